@@ -1,0 +1,46 @@
+# Two commands do everything: `make demo` runs the whole idea, `make test` passes the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test slow lint format bench clean
+
+help:
+	@echo "make demo    simulate, fit an SDN, train digits with it, write outputs/demo/report.html"
+	@echo "make test    run the tests            make slow    run the slow ones too"
+	@echo "make bench   quick benchmarks         make lint    ruff"
+
+$(VENV)/.ready: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/python -m src.demo
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m pytest -q
+
+slow: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+format: $(VENV)/.ready-dev
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks --quick
+
+clean:
+	rm -rf $(VENV) outputs
