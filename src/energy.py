@@ -8,7 +8,8 @@ step in the recurrent form, the form a neuromorphic or streaming device runs:
 part           MAC per step                                               accumulate per step
 =============  =========================================================  ======================
 encoder        d_in H (linear), 0 (embedding: a table look-up)            H (bias)
-ssm state      dirs H (N/2) (4 A h + 2 B x + 2 C h) + H (D x)             dirs H N/2
+ssm state      dirs H (N/2) (4 A h + 2 B x + 2 C h) + H (D x);            0;
+               plain form (B folds into C): (4 A h + 2 C h)               dirs H N/2 (add x)
 neuron         H (tau u); v_th folds into C and D                         2 H (add I, compare)
 mix            spikes: none; dense: 2 H^2                                 spikes: r 2 H^2; 2 H bias
 GLU            H (1 + sigmoid)                                            0
@@ -67,7 +68,7 @@ class Shape:
     encoder_in: int = 0  # 0: an embedding
     classes: int = 0
     decode_every_step: bool = False
-    trainable_B: bool = True  # the plain form folds B into C
+    trainable_B: bool = True
 
 
 def count(shape: Shape, constants: Constants | None = None, spiking: bool = True) -> list[Operations]:
@@ -83,14 +84,17 @@ def count(shape: Shape, constants: Constants | None = None, spiking: bool = True
     if shape.norm not in norms:
         raise UserError(f"unknown norm {shape.norm!r}; choose one of {', '.join(norms)}")
     norm_mac, norm_ac = norms[shape.norm]
-    per_mode = 4 + 2 + (2 if shape.trainable_B else 0)
 
     parts = [Operations("encoder", shape.encoder_in * H * L, H * L if shape.encoder_in else 0)]
     for i, rate in enumerate(shape.rates):
         if not 0 <= rate <= 1:
             raise UserError(f"the firing rate of layer {i} is {rate}; it must lie in [0, 1]")
         parts += [
-            Operations(f"layer {i} ssm state", (directions * modes * per_mode + 1) * H * L, directions * modes * H * L),
+            Operations(
+                f"layer {i} ssm state",
+                (directions * modes * (8 if shape.trainable_B else 6) + 1) * H * L,
+                0 if shape.trainable_B else directions * modes * H * L,
+            ),
             Operations(f"layer {i} neuron", H * L, 2 * H * L) if spiking else Operations(f"layer {i} neuron"),
             mix(H, L, rate, f"layer {i} mix") if spiking else Operations(f"layer {i} mix", 2 * H * H * L, 2 * H * L),
             Operations(f"layer {i} glu", (1 + constants.sigmoid_macs) * H * L),
@@ -114,7 +118,7 @@ def total(parts: Sequence[Operations], part: str = "total") -> Operations:
 
 
 def paper_count(layers: int, H: int, L: int, rate: float, constants: Constants | None = None) -> dict[str, float]:
-    """The paper's own narrower count, the mix alone without bias: MACs and joules dense, accumulates and joules spiking."""
+    """The paper's own narrower count: the mix alone, without bias, dense (MACs) and fed with spikes (accumulates)."""
     constants = constants or Constants()
     dense = Operations("mix", layers * 2.0 * H * H * L)
     sparse = total([mix(H, L, rate, bias=False)] * layers)
