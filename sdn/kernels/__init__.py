@@ -1,0 +1,39 @@
+"""Fast kernels for one neuron each, one module per way to compute: ``cpu`` (numba), ``triton`` (CUDA), ``plain`` (PyTorch).
+
+All modules offer the same four functions on rows: ``I`` is ``(R, L)``, contiguous, R = B * H, and row r belongs to
+channel r % H. Per-channel vectors ``(H,)`` and potentials are float64 where I is float64 and float32 otherwise, so the
+recurrence runs in float32 at least; spikes and dI have the dtype of I. R and L may be 0, NaN never spikes.
+
+``lif_forward(I, tau, v_th, u_r, soft, u0) -> (s, u, seams)``
+    x_t = I_t / v_th (``v_th`` None: x = I); the recurrence of :mod:`sdn.lif` from ``u0 (R,)`` (None: zero), soft reset
+    if ``soft``. ``u (R,)`` is the potential after the last step and ``seams (R, ceil(L / SEAM))`` the potential
+    *before* the steps 0, SEAM, 2 SEAM ...: all the backward pass needs, since from its seam every block of SEAM steps
+    is recomputed without the others. ``tau``, ``v_th``, ``u_r``: ``(H,)``.
+
+``lif_backward(grad, I, seams, tau, v_th, u_r, soft, through_time, want_sums) -> (dI, sums)``
+    With g_t the gradient at u'_t, the potential before the spike, and psi of :mod:`sdn.surrogate`::
+
+        g_t = grad_t psi(u'_t - 1) + through_time * (soft or not s_t) * tau * g_{t+1},      dI = g / v_th
+
+    ``sums (3, R)``: per row the sums over t that make up the gradients of tau, v_th and u_r (``(3, 0)`` unless asked)::
+
+        sum g_t u_{t-1},    - sum g_t I_t / v_th^2   (0 where v_th is None),
+        sum s_t tau g_{t+1}   (0 unless through_time and hard)
+
+``sdn_forward(I, v_th, conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias, keep_mem) -> (s, mem)``
+    A reduced SDN of depth 1, width d and kernel k, on x = I / v_th, zero before the first step::
+
+        a_t = relu(conv_weight (d, k) @ x[t-k .. t-1] + conv_bias (d,))
+        b_t = relu(mix_weight (d, d) @ a_t + mix_bias (d,))              a skip connection is folded into mix_weight
+        mem_t = out_weight (d,) . b_t + out_bias ()                       s_t = H(mem_t + x_t - 1)
+
+    ``mem (R, L)`` has the dtype of the potentials; ``(0, L)`` unless ``keep_mem``.
+
+``sdn_backward(grad, I, mem, v_th, want_sums) -> (dI, sums)``
+    Elementwise, mem a constant: g_t = grad_t psi(mem_t + x_t - 1), dI = g / v_th; ``sums (R,)`` is -sum g_t I_t / v_th^2.
+"""
+
+from __future__ import annotations
+
+SEAM = 64
+"""Steps between two stored potentials: 1/64 of the memory of I, and as many steps as one block recomputes."""
