@@ -25,9 +25,9 @@ class EagerSDN(nn.Module):
         d, self.k = sdn.conv_weight.shape
         self.register_buffer("w1", sdn.conv_weight.detach().clone().view(d, 1, self.k))
         self.register_buffer("b1", sdn.conv_bias.detach().clone())
-        mix_weight, mix_bias = (t.detach().clone() for t in (sdn.mix_weight, sdn.mix_bias))
-        self.register_buffer("w2", mix_weight.view(d, d, 1))
-        self.register_buffer("b2", mix_bias.view(d))
+        skip = torch.eye(d, dtype=sdn.mix_weight.dtype, device=sdn.mix_weight.device)
+        self.register_buffer("w2", (sdn.mix_weight.detach() - skip).view(d, d, 1))
+        self.register_buffer("b2", sdn.mix_bias.detach().clone())
         self.register_buffer("w3", sdn.out_weight.detach().clone().view(1, d, 1))
         self.register_buffer("b3", sdn.out_bias.detach().clone().view(1))
 
