@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from sdn.errors import UserError
+from src.dataloaders.loading import Loader, LoaderOptions, Shard, make_loader
 from src.paths import data_root, resolve
 
 Batch = tuple[Tensor, Tensor, dict[str, Any]]
@@ -84,6 +85,17 @@ class SequenceData:
         ``{"val": ..., "val/2": ...}`` for half the sampling rate.
         """
         return {split: (getattr(self, split), self.collate)}
+
+    def train_loader(self, options: LoaderOptions, shard: Shard, seed: int) -> Loader:
+        """The training batches of one process. Override, with the next one, for data that are no set of samples."""
+        return make_loader(self.train, self.train_collate, options, shard, train=True, seed=seed)
+
+    def eval_loaders(self, split: str, options: LoaderOptions, shard: Shard) -> dict[str, Loader]:
+        """One loader for each of :meth:`views`, by log prefix."""
+        return {
+            name: make_loader(dataset, collate, options, shard, train=False)
+            for name, (dataset, collate) in self.views(split).items()
+        }
 
 
 class TensorSet(Dataset):

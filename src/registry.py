@@ -1,0 +1,115 @@
+"""Names in configs -> classes, imported only when asked for, and built with checked arguments."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from sdn.errors import UserError
+
+REGISTRY: dict[str, dict[str, str]] = {
+    "dataset": {
+        "aan": "src.dataloaders.aan.AAN",
+        "cifar": "src.dataloaders.cifar.CIFAR",
+        "digits": "src.dataloaders.digits.Digits",
+        "gesture": "src.dataloaders.gesture.Gesture",
+        "imdb": "src.dataloaders.imdb.IMDB",
+        "listops": "src.dataloaders.listops.ListOps",
+        "mnist": "src.dataloaders.mnist.MNIST",
+        "pathfinder": "src.dataloaders.pathfinder.Pathfinder",
+        "sc": "src.dataloaders.speech.SpeechCommands",
+        "wikitext": "src.dataloaders.wikitext.WikiText",
+    },
+    "model": {"spikingssm": "models.spike.ssm.SpikingSSM"},
+    "encoder": {
+        "embedding": "src.tasks.encoders.EmbeddingEncoder",
+        "linear": "src.tasks.encoders.LinearEncoder",
+    },
+    "decoder": {
+        "retrieval": "src.tasks.decoders.RetrievalDecoder",
+        "sequence": "src.tasks.decoders.SequenceDecoder",
+    },
+    "task": {
+        "classification": "src.tasks.classification.Classification",
+        "lm": "src.tasks.lm.LanguageModelling",
+    },
+    "optimizer": {
+        "adam": "torch.optim.Adam",
+        "adamw": "torch.optim.AdamW",
+        "rmsprop": "torch.optim.RMSprop",
+        "sgd": "torch.optim.SGD",
+    },
+    "scheduler": {
+        "constant": "src.schedule.constant",
+        "cosine_warmup": "src.schedule.cosine_warmup",
+        "linear_warmup": "src.schedule.linear_warmup",
+        "multistep": "torch.optim.lr_scheduler.MultiStepLR",
+        "plateau": "torch.optim.lr_scheduler.ReduceLROnPlateau",
+    },
+    "callback": {
+        "best": "src.callbacks.checkpoint.Best",
+        "early_stopping": "pytorch_lightning.callbacks.EarlyStopping",
+        "ema": "pytorch_lightning.callbacks.EMAWeightAveraging",
+        "firing_rate": "src.callbacks.firing_rate.FiringRate",
+        "grad_norms": "src.callbacks.grad_norms.GradientNorms",
+        "last": "src.callbacks.checkpoint.Last",
+        "learning_rate_monitor": "pytorch_lightning.callbacks.LearningRateMonitor",
+        "nan_guard": "src.callbacks.nan_guard.NanGuard",
+        "parameters": "src.callbacks.parameters.ParameterCount",
+        "progress": "src.callbacks.progress.progress",
+        "swa": "pytorch_lightning.callbacks.StochasticWeightAveraging",
+        "timer": "src.callbacks.timer.Timer",
+    },
+}
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, or `; there are A, B, C`: the end of a sentence about an unknown name."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names) or 'none'}"
+
+
+def lookup(kind: str, name: str) -> Callable[..., Any]:
+    """The class or function that ``name`` stands for among e.g. ``dataset``s.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    if name not in REGISTRY[kind]:
+        raise UserError(f"unknown {kind} {name!r}{suggestion(str(name), REGISTRY[kind])}")
+    module, _, attribute = REGISTRY[kind][name].rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def check_arguments(where: str, target: Callable[..., Any], given: Iterable[str]) -> None:
+    """Refuse names in ``given`` that ``target`` has no parameter for.
+
+    Raises:
+        UserError: with the nearest existing name.
+    """
+    parameters = inspect.signature(target).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    names = {p.name for p in parameters}
+    for key in given:
+        if key not in names:
+            raise UserError(f"unknown key {where}.{key}{suggestion(key, names)}")
+
+
+def build(kind: str, config: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
+    """``lookup(kind, config["_name_"])(*args, **rest of config, **extra)``, unknown keys refused.
+
+    Raises:
+        UserError: ``_name_`` is missing or unknown, or a key is no argument of the class.
+    """
+    arguments = dict(config)
+    name = arguments.pop("_name_", None)
+    if name is None:
+        raise UserError(f"the {kind} config has no _name_{suggestion('', REGISTRY[kind])}")
+    target = lookup(kind, name)
+    check_arguments(kind, target, arguments)
+    return target(*args, **arguments, **extra)
