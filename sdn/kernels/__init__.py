@@ -35,5 +35,5 @@ recurrence runs in float32 at least; spikes and dI have the dtype of I. R and L 
 
 from __future__ import annotations
 
-SEAM = 64
-"""Steps between two stored potentials: 1/64 of the memory of I, and as many steps as one block recomputes."""
+SEAM = 128
+"""Steps between two stored potentials: 1/128 of the memory of I, and as many steps as one block recomputes."""
