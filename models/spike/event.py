@@ -1,0 +1,149 @@
+"""Event-driven inference of a causal SpikingSSM on one CPU core.
+
+A spike train needs no matrix product: the mix after the neurons is the sum of the weight columns of the channels that
+fired, so its cost is proportional to the firing rate. Everything else of a step is fused around it in compiled code:
+state update, neuron, GLU, norm (batch norm folded to one scale and shift) and residual, without allocation.
+
+The result equals ``model.step`` up to rounding; the neuron is the exact recurrence, also where an SDN was trained with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sdn.errors import UserError
+
+from .norms import BatchNorm, LayerNorm
+from .ssm import SpikingSSM
+from .state import State
+
+
+class EventEngine:
+    """One stream through a trained network.
+
+    ``step(x (H,)) -> y (H,)`` for a sample, ``run(x (L, H)) -> y (L, H)`` for a block, both continuing the state.
+
+    Args:
+        model: a causal :class:`SpikingSSM`; its weights are copied, so later training does not reach the engine.
+        dtype: numpy float type of weights, state and arithmetic; float32 or float64.
+
+    Raises:
+        UserError: the model is bidirectional, or numba is not installed.
+    """
+
+    def __init__(self, model: SpikingSSM, dtype: type = np.float32) -> None:
+        try:
+            from . import event_kernels
+        except ImportError as error:
+            raise UserError("the event-driven engine is compiled by numba; pip install numba") from error
+        self._advance = event_kernels.advance
+        self.dtype = np.dtype(dtype)
+        constants = model.recurrence()
+        drive = [2 * c.B * c.C for c in constants]  # B folds into C: h = A h + x
+        self._ssm = (
+            *(self._stack([f(c.A) for c in constants]) for f in (torch.real, torch.imag)),
+            *(self._stack([f(c) for c in drive]) for f in (torch.real, torch.imag)),
+            self._stack([c.D for c in constants]),
+        )
+        self._B = torch.stack([c.B.detach().cpu() for c in constants]).to(torch.complex128).numpy()
+        H = model.d_model
+        neurons = [layer.neuron._constants() for layer in model.layers]
+        self._soft = neurons[0][2] == "soft"
+        self._neuron = tuple(
+            self._stack([torch.as_tensor(values[i], dtype=torch.float64).expand(H) for values in neurons])
+            for i in (0, 1)
+        )
+        self._mix = (
+            self._stack([layer.mix.weight.squeeze(-1).T for layer in model.layers]),
+            self._stack([layer.mix.bias for layer in model.layers]),
+        )
+        folded = [_fold(norm, H) for norm in model.norms]
+        self._norm_kind = folded[0][0]
+        self._norm = (
+            self._stack([scale for _, scale, _, _ in folded]),
+            self._stack([shift for _, _, shift, _ in folded]),
+            np.array([folded[0][3]], self.dtype),
+        )
+        self._prenorm = model.prenorm
+        n, _, modes = self._ssm[0].shape
+        self._state = (*(np.zeros((n, H, modes), self.dtype) for _ in range(2)), np.zeros((n, H), self.dtype))
+        self._work = (
+            np.zeros(H, self.dtype),
+            np.zeros(H, self.dtype),
+            np.zeros(2 * H, self.dtype),
+            np.zeros(H, np.int32),
+            np.ones(1, self.dtype),
+        )
+        self._out = np.zeros((1, H), self.dtype)
+        self.d_model, self.n_layers = H, n
+        self.reset()
+
+    def _stack(self, tensors: list[torch.Tensor]) -> NDArray:
+        return np.ascontiguousarray(torch.stack([t.detach().cpu() for t in tensors]).numpy(), self.dtype)
+
+    def reset(self) -> None:
+        """Start again from the zero state, and count spikes from zero."""
+        for array in self._state:
+            array.fill(0)
+        self.steps, self.spikes = 0, np.zeros(self.n_layers, np.int64)
+
+    def step(self, x: NDArray) -> NDArray:
+        """One sample ``(H,)`` -> ``(H,)``; the result is a buffer that the next step overwrites."""
+        self._call(np.asarray(x, self.dtype).reshape(1, self.d_model), self._out)
+        return self._out[0]
+
+    def run(self, x: NDArray) -> NDArray:
+        """A block of samples ``(L, H)`` -> ``(L, H)``, the state carried on as by L steps."""
+        block = np.ascontiguousarray(x, self.dtype)
+        if block.ndim != 2 or block.shape[1] != self.d_model:
+            raise UserError(f"the engine takes blocks of shape (L, {self.d_model}), not {block.shape}")
+        out = np.empty_like(block)
+        self._call(block, out)
+        return out
+
+    def _call(self, xs: NDArray, ys: NDArray) -> None:
+        self._advance(
+            xs,
+            ys,
+            self._ssm,
+            self._neuron,
+            self._soft,
+            self._mix,
+            self._norm,
+            self._norm_kind,
+            self._prenorm,
+            self._state,
+            self._work,
+            self.spikes,
+        )
+        self.steps += len(xs)
+
+    @property
+    def firing_rates(self) -> NDArray:
+        """Spikes per channel and step of each layer, ``(n_layers,)``, since the last reset."""
+        return self.spikes / max(self.steps * self.d_model, 1)
+
+    def load_state(self, state: State) -> None:
+        """Continue from a state of the model (one row), such as the one after a prefix run in parallel.
+
+        The modes of the engine hold h / B, since B is folded into C.
+        """
+        if len(state) != self.n_layers or state[0][0].shape[0] != 1:
+            raise UserError("the engine holds one stream; give a state of batch 1 of the same network")
+        for n, (modes, membrane) in enumerate(state):
+            h = modes[0].detach().cpu().numpy() / self._B[n]
+            self._state[0][n], self._state[1][n] = h.real, h.imag
+            self._state[2][n] = membrane[0].detach().cpu().numpy()
+
+
+def _fold(norm: nn.Module, H: int) -> tuple[int, torch.Tensor, torch.Tensor, float]:
+    """``(kind, scale, shift, eps)`` of a norm with fixed statistics."""
+    if isinstance(norm, BatchNorm):
+        scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        return 1, scale, norm.bias.double() - norm.running_mean.double() * scale, 0.0
+    if isinstance(norm, LayerNorm):
+        return 2, norm.weight, norm.bias, norm.eps
+    return 0, torch.ones(H), torch.zeros(H), 0.0
