@@ -83,6 +83,11 @@ class Expressions:
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[i] for i in range(len(self)))
 
+    def part(self, start: int, stop: int) -> Expressions:
+        """Expressions ``start`` to ``stop - 1``, sharing memory."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return Expressions(self.symbols[first:last], self.offsets[start : stop + 1] - first, self.values[start:stop])
+
 
 def generate(
     n: int,
@@ -119,8 +124,8 @@ def generate(
             idle_blocks = 0 if len(values) > before else idle_blocks + 1
             if idle_blocks == 100:
                 raise UserError(
-                    f"ListOps with {settings} gave no new expression in {100 * _BLOCK:,} draws after {len(values):,} of "
-                    f"{n:,}; widen the range of lengths or raise max_depth or max_args"
+                    f"ListOps with {settings} gave no new expression in {100 * _BLOCK:,} draws "
+                    f"after {len(values):,} of {n:,}; widen the range of lengths or raise max_depth or max_args"
                 )
     offsets = np.zeros(n + 1, np.int64)
     np.cumsum([len(piece) for piece in pieces], out=offsets[1:])

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,14 @@ def build(
     folder: Path,
     layout: Layout,
     make: Callable[[int, int], np.ndarray],
-    columns: Mapping[str, np.ndarray],
+    columns: Callable[[], Mapping[str, np.ndarray]],
     settings: Mapping[str, Any],
     workers: int = 1,
     label: str = "rows",
 ) -> None:
-    """Fill ``folder`` with ``make(start, stop)`` for every shard that is not there yet; nothing to do if complete.
+    """Fill ``folder`` with ``make(start, stop)`` for every shard that is not there yet, and with ``columns()``.
+
+    Returns at once if the folder is complete.
 
     ``make`` runs in ``workers`` threads (compiled code that lets go of the interpreter), with one worker in order of
     rows. Several processes may call this at once: one builds, the others wait.
@@ -82,7 +85,7 @@ def build(
         _require_room(folder, layout, len(todo))
         _make_shards(folder, layout, make, todo, workers, label)
         with atomic_path(folder / "columns.npz") as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **columns)
+            np.savez(handle, **columns())
         files = [_shard_path(folder, shard) for shard in range(layout.n_shards)] + [folder / "columns.npz"]
         manifest = {
             "settings": dict(settings),
@@ -115,12 +118,12 @@ def _make_shards(
     total = sum(stop - start for start, stop in map(layout.bounds, todo))
     with ThreadPoolExecutor(workers) as pool, tqdm(total=total, desc=label, unit="row", unit_scale=True) as bar:
         waiting = iter(todo)
-        running = {pool.submit(one, shard) for shard, _ in zip(waiting, range(workers), strict=False)}
+        running = {pool.submit(one, shard) for shard in islice(waiting, workers)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 bar.update(future.result())
-                running |= {pool.submit(one, shard) for shard, _ in zip(waiting, range(1), strict=False)}
+                running |= {pool.submit(one, shard) for shard in islice(waiting, 1)}
 
 
 def _shard_path(folder: Path, shard: int) -> Path:
@@ -213,7 +216,9 @@ class Shards:
                 raise self._damaged(f"{name} is missing or was changed after it was written")
 
     def _damaged(self, what: str) -> UserError:
-        return UserError(f"the packed data in {self.folder} is damaged: {what}; delete that folder and prepare it again")
+        return UserError(
+            f"the packed data in {self.folder} is damaged: {what}; delete that folder and prepare it again"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": {}}  # a loader worker opens the files itself

@@ -25,7 +25,7 @@ def _mix(z: np.uint64) -> np.uint64:
 
 @njit(cache=True, nogil=True)
 def stream(seed: int, index: int) -> np.ndarray:
-    """State (1,) uint64 of the stream of sample ``index``; seed and index are mixed apart, so neighbours share nothing."""
+    """State (1,) uint64 of the stream of sample ``index``; seed and index are mixed, so neighbours share nothing."""
     state = np.empty(1, np.uint64)
     state[0] = _mix(_mix(np.uint64(seed) + _GOLDEN) ^ (np.uint64(index) * _GOLDEN + _MIX_2))
     return state
