@@ -29,7 +29,7 @@ class Candidate:
 
 
 def candidates(device: torch.device) -> dict[str, Candidate]:
-    """Every neuron that can be had here, by the name it has in the table; "naive loop" is one Python step a time step."""
+    """Every neuron that can be had here, by name; "naive loop" takes one Python step a time step."""
     found = {
         "eager SDN": Candidate(EagerSDN(load_reduced(TAU)).to(device)),
         "fused SDN": Candidate(make_neuron("sdn", TAU).to(device)),
@@ -81,7 +81,8 @@ def _snntorch(device: torch.device) -> Candidate:
     return Candidate(call, time_first=True)
 
 
-def _training_step(neuron: Candidate, shape: tuple[int, int, int], device: torch.device) -> Callable[[], None]:
+def training_step(neuron: Candidate, shape: tuple[int, int, int], device: torch.device) -> Callable[[], None]:
+    """A call that runs one forward and backward pass of ``neuron`` at ``shape`` (B, H, L)."""
     if neuron.time_first:
         shape = (shape[2], *shape[:2])
     current = torch.randn(shape, device=device, requires_grad=True)
@@ -110,7 +111,7 @@ def table(device: torch.device, quick: bool) -> Iterator[Row]:
     batch, width = (64, 512) if device.type == "cuda" else (8, 256)
     for length in (1024, 4096) if quick else (1024, 2048, 4096, 8192):
         shape = (batch, width, length)
-        steps = {name: _training_step(neuron, shape, device) for name, neuron in candidates(device).items()}
+        steps = {name: training_step(neuron, shape, device) for name, neuron in candidates(device).items()}
         if quick and length > 1024:
             steps = {name: step for name, step in steps.items() if name not in ("naive loop", "snnTorch Leaky")}
         # Forward reads I and writes s; backward reads the gradient and I and writes dI: two and a half copies.
@@ -149,7 +150,7 @@ def _long(device: torch.device) -> Iterator[Row]:
     """Few neurons, long sequences: where the exact scan is split over time, speculated, verified and repaired."""
     for batch, width, length in ((1, 16, 65536), (8, 256, 65536)):
         exact = {n: Candidate(make_neuron(n, TAU).to(device)) for n in ("sltt", "bptt")}
-        calls = {n: _training_step(neuron, (batch, width, length), device) for n, neuron in exact.items()}
+        calls = {n: training_step(neuron, (batch, width, length), device) for n, neuron in exact.items()}
         calls["floor: 2.5 copies"] = _copies((batch, width, length), device)
         measured = interleaved(calls, device)
         case = f"{batch * width} x {length}, forward + backward"

@@ -1,0 +1,88 @@
+"""Step table: one whole training step of a network, the reference composition against ours with each neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.spike.ssm import SpikingSSM
+from sdn.weights import load_reduced
+
+from .neurons import TAU
+from .reference import EagerSDN, ReferenceNetwork
+from .rows import Row, rows_of
+from .timing import interleaved
+
+
+@dataclass
+class Shape:
+    """An experiment's layer shape, batch and depth reduced to fit the machine."""
+
+    name: str
+    batch: int
+    length: int
+    d_model: int
+    n_layers: int
+    bidirectional: bool
+    d_state: int = 64
+    dropout: float = 0.1
+
+
+CPU = [
+    Shape("the issue's shape: batch 4, L 1024, 2 x 256, bidirectional", 4, 1024, 256, 2, True),
+    Shape("cifar layers: batch 4, L 1024, 2 x 512, bidirectional", 4, 1024, 512, 2, True),
+    Shape("pathx layers: batch 1, L 16384, 1 x 256, bidirectional", 1, 16384, 256, 1, True, dropout=0.0),
+    Shape("wt103 layers: batch 1, L 8192, 1 x 1024, causal", 1, 8192, 1024, 1, False),
+]
+GPU = [
+    Shape("cifar: batch 50, L 1024, 6 x 512, bidirectional", 50, 1024, 512, 6, True),
+    Shape("pathx: batch 4, L 16384, 6 x 256, bidirectional", 4, 16384, 256, 6, True, dropout=0.0),
+    Shape("wt103: batch 1, L 8192, 4 x 1024, causal", 1, 8192, 1024, 4, False),
+]
+
+
+def table(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Rows per shape; ratios to the reference composition (eager SDN, direct S4D kernel)."""
+    shapes = GPU if device.type == "cuda" else CPU
+    for shape in shapes[:1] if quick else shapes:
+        torch.manual_seed(0)
+        calls = {"reference composition": _reference(shape, device)}
+        calls |= {f"ours, {neuron}": _ours(shape, neuron, device) for neuron in ("sdn", "sltt", "bptt")}
+        measured = interleaved(calls, device, repeats=3 if quick else 5, budget=60)
+        yield from rows_of("step", shape.name, measured, against="reference composition")
+
+
+def _reference(shape: Shape, device: torch.device) -> Callable[[], None]:
+    neuron = EagerSDN(load_reduced(TAU))
+    network = ReferenceNetwork(shape.n_layers, shape.d_model, shape.d_state, neuron, shape.bidirectional, shape.dropout)
+    return _train(network, shape, device, fused=False)
+
+
+def _ours(shape: Shape, neuron: str, device: torch.device) -> Callable[[], None]:
+    network = SpikingSSM(
+        shape.d_model,
+        shape.n_layers,
+        dropout=shape.dropout,
+        prenorm=False,
+        postnorm="legacy",  # no norm on either side: the released composition's never acts
+        layer={"d_state": shape.d_state, "bidirectional": shape.bidirectional, "neuron": neuron, "tau": TAU},
+    )
+    return _train(network, shape, device, fused=True)
+
+
+def _train(network: nn.Module, shape: Shape, device: torch.device, fused: bool) -> Callable[[], None]:
+    network.to(device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=fused)
+    x = torch.randn(shape.batch, shape.length, shape.d_model, device=device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        y = network(x)
+        y = y[0] if isinstance(y, tuple) else y
+        y.square().mean().backward()
+        optimizer.step()
+
+    return step
