@@ -56,6 +56,10 @@ class SequenceData:
         """``data_dir``: overrides :attr:`default_dir`; ``seed``: of random splits, apart from the training seed."""
         self._data_dir, self.seed = data_dir, int(seed)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> SequenceData:
+        """Itself: data are large and read only; copies of a model (averaged weights) share them."""
+        return self
+
     @property
     def data_dir(self) -> Path:
         """Folder of this family's source files: the ``data_dir`` the user gave, or ``$DATA_PATH/<_name_>``."""

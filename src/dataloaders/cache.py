@@ -64,7 +64,9 @@ def cached_tensors(
             header = {"settings": json.dumps(settings, sort_keys=True, default=str)}
             header |= {key: json.dumps(value) for key, value in (meta or {}).items()}
             with atomic_path(path) as temporary:
+                mode = temporary.stat().st_mode
                 save_file(built, temporary, metadata=header)
+                temporary.chmod(mode)  # it replaces the file by one that only its owner may read
             tensors = load_file(path)
     return tensors
 

@@ -1,7 +1,7 @@
 """Loaders: the order of the data, exact over processes and over an interruption.
 
-The order of an epoch is a function of (seed, epoch) alone. Batch b of world size W takes the next W x batch_size samples
-of it and each rank its slice, so W processes see in a step what one process with the W-fold batch would see.
+The order of an epoch is a function of (seed, epoch) alone. Batch b of world size W takes the next W x batch_size
+samples of it and each rank its slice, so W processes see in a step what one process with the W-fold batch would see.
 Evaluation visits every sample exactly once: where the last samples do not fill all ranks, repeated samples keep the
 ranks in step and ``z["weight"]`` (B,) is 0 for them.
 """
