@@ -1,0 +1,140 @@
+"""Kernels on the CPU, by numba: plans of which lanes to run, and the way from tensors to arrays and back.
+
+Signatures as in :mod:`sdn.kernels`. Where there are fewer rows than lanes, time is cut into stretches that run at once
+from a guessed potential, are checked against the potential reached and run again where the guess was wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import SEAM, lanes
+from .lanes import BLOCK, LANES
+from .threads import spread
+
+assert BLOCK == SEAM
+
+_HALF = (torch.bfloat16, torch.float16)
+_HALF_STEPS = 1 << 18
+"""Half precision tensors pass through a float32 copy of so many steps at a time, which stays in the cache."""
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().numpy()
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().view(-1).numpy()
+
+
+def _blocks(I: Tensor, H: int) -> Iterator[slice]:
+    """Slices of rows, whole samples of ``H`` channels, that are converted together."""
+    rows = max(1, _HALF_STEPS // max(1, I.shape[1] * H)) * H
+    for first in range(0, I.shape[0], rows):
+        yield slice(first, first + rows)
+
+
+def stretches(rows: int, steps: int, threads: int) -> tuple[int, int]:
+    """``(n, blocks)``: cut each row into n stretches of so many blocks, to fill the lanes; n = 1: do not cut."""
+    whole = steps // BLOCK
+    wanted = min(whole, threads * LANES // max(1, rows))
+    if wanted < 2:
+        return 1, whole
+    blocks = whole // wanted
+    return whole // blocks, blocks
+
+
+def lif_forward(
+    I: Tensor, tau: Tensor, v_th: Tensor | None, u_r: Tensor, soft: bool, u0: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See :mod:`sdn.kernels`."""
+    R, L = I.shape
+    s = torch.empty_like(I)
+    u = torch.zeros(R, dtype=tau.dtype) if u0 is None else u0.to(tau.dtype, copy=True).contiguous()
+    seams = torch.empty(R, -(-L // BLOCK), dtype=tau.dtype)
+    if I.dtype in _HALF:
+        for rows in _blocks(I, len(tau)):
+            block = I[rows].float()
+            spikes = torch.empty_like(block)
+            _forward(block, spikes, seams[rows], u[rows], tau, v_th, u_r, soft)
+            s[rows] = spikes
+    else:
+        _forward(I, s, seams, u, tau, v_th, u_r, soft)
+    return s, u, seams
+
+
+def _neuron(tau: Tensor, v_th: Tensor | None, u_r: Tensor, soft: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    return _array(tau), _array(tau.new_empty(0) if v_th is None else v_th), _array(u_r), soft
+
+
+def _forward(I, s, seams, u, tau, v_th, u_r, soft) -> int:  # noqa: ANN001
+    """Fill s, seams and u; returns the number of blocks that had to be run again."""
+    (R, L), again = I.shape, 0
+    flat, arrays, neuron = (_flat(I), _flat(s)), (_array(seams), _array(u)), _neuron(tau, v_th, u_r, soft)
+    n, blocks = stretches(R, L, torch.get_num_threads())
+    if n > 1:
+        ends = np.empty((R, n), arrays[1].dtype)
+        rest = (ends, *neuron, L, blocks)
+        spread(lanes.speculate, R * n, LANES, *flat, *arrays, *rest)
+        again = lanes.repair(0, R, *flat, *arrays, *rest)
+    begin = n * blocks * BLOCK if n > 1 else 0
+    spread(lanes.forward, R, LANES, *flat, *arrays, *neuron, L, begin, L)
+    return again
+
+
+def lif_backward(
+    grad: Tensor,
+    I: Tensor,
+    seams: Tensor,
+    tau: Tensor,
+    v_th: Tensor | None,
+    u_r: Tensor,
+    soft: bool,
+    through_time: bool,
+    want_sums: bool,
+) -> tuple[Tensor, Tensor]:
+    """See :mod:`sdn.kernels`."""
+    out = torch.empty_like(I)
+    sums = tau.new_zeros(3, I.shape[0] if want_sums else 0)
+    neuron = (tau, v_th, u_r, soft)
+    if I.dtype in _HALF:
+        for rows in _blocks(I, len(tau)):
+            block = I[rows].float()
+            part = torch.empty_like(block)
+            _backward(grad[rows].float(), block, part, seams[rows], sums[:, rows], *neuron, through_time)
+            out[rows] = part
+    else:
+        _backward(grad, I, out, seams, sums, *neuron, through_time)
+    return out, sums
+
+
+def _backward(grad, I, out, seams, sums, tau, v_th, u_r, soft, through_time) -> None:  # noqa: ANN001
+    (R, L), sums = I.shape, _array(sums)
+    carry = np.zeros(R, _array(tau).dtype)
+    tensors = (_flat(I), _flat(grad), _flat(out), _array(seams), carry)
+    neuron = (*_neuron(tau, v_th, u_r, soft), through_time, L)
+
+    def run(rows: np.ndarray, begin: int, span: int, n: int = 1) -> np.ndarray:
+        """Run n stretches of ``span`` steps of these rows; returns the rows where some may be wrong."""
+        parts = np.zeros((3, R, n) if sums.size else (0, 0, 0), carry.dtype)
+        unsure = np.zeros((R, n), np.bool_)
+        spread(lanes.backward, len(rows) * n, LANES, rows, *tensors, parts, unsure, *neuron, begin, span)
+        wrong = unsure.any(1)
+        if sums.size:
+            sure = rows[~wrong[rows]]
+            sums[:, sure] += parts[:, sure].sum(-1)
+        return np.flatnonzero(wrong)
+
+    every = np.arange(R)
+    n, blocks = stretches(R, L, torch.get_num_threads()) if through_time else (L // BLOCK, 1)
+    if n < 2:
+        run(every, 0, L)
+        return
+    cut = n * blocks * BLOCK
+    run(every, cut, L - cut)
+    again = run(every, 0, blocks * BLOCK, n)
+    run(again, 0, cut)

@@ -1,0 +1,164 @@
+"""The four kernels on a CUDA device, launched through Triton; see the package's docstring for what they compute.
+
+Importing this module imports Triton. The device code is in ``gpu_lif``, ``gpu_lif_grad`` and ``gpu_sdn``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from . import SEAM
+from .gpu_lif import lif_guess, lif_repair, lif_settle
+from .gpu_lif_grad import lif_back, lif_back_local
+from .gpu_sdn import sdn_back, sdn_spikes
+from .gpu_tile import ROWS, TILE
+
+EARLY = SEAM
+"""Steps a chunk starts early; after a handful of steps most starts have met the true potential (tau <= 1/2: 25 steps)."""
+WARPS = 8
+"""Warps a multiprocessor should have: 32 lanes times 64 bytes in flight each, twice what hides the memory's latency."""
+CHUNK = 4 * EARLY
+"""Shortest chunk of the forward pass, so that starting early costs at most a quarter."""
+EXACT = {"num_warps": 1, "enable_fp_fusion": False}
+
+
+def _real(I: Tensor) -> torch.dtype:
+    return torch.float64 if I.dtype == torch.float64 else torch.float32
+
+
+def _on(I: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Triton launches on the current device, not on that of its arguments."""
+    return torch.cuda.device(I.device) if I.is_cuda else contextlib.nullcontext()
+
+
+def _chunk(I: Tensor, shortest: int) -> int:
+    """Steps of a chunk: all of L where the rows alone give every multiprocessor enough warps."""
+    rows, steps = I.shape
+    processors = torch.cuda.get_device_properties(I.device).multi_processor_count if I.is_cuda else 1
+    chunks = WARPS * processors * ROWS.value // max(rows, 1)
+    length = triton.cdiv(steps, max(chunks, 1))
+    return max(triton.cdiv(length, SEAM) * SEAM, shortest)
+
+
+def lif_forward(
+    I: Tensor, tau: Tensor, v_th: Tensor | None, u_r: Tensor, soft: bool, u0: Tensor | None, chunk: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``(s, u, seams)``; ``chunk``: steps of a chunk, a multiple of SEAM (default: what fills the device)."""
+    R, L = I.shape
+    s = torch.empty_like(I)
+    seams = torch.empty(R, triton.cdiv(L, SEAM), dtype=_real(I), device=I.device)
+    if not I.numel():
+        u = torch.zeros(R, dtype=_real(I), device=I.device) if u0 is None else u0.clone()
+        return s, u, seams
+    chunk = chunk or _chunk(I, CHUNK)
+    chunks, tiles = triton.cdiv(L, chunk), triton.cdiv(R, ROWS.value)
+    neuron = (tau, tau if v_th is None else v_th, u_r)
+    sizes = (R, tau.numel(), L, chunk)
+    options = {
+        "SCALED": v_th is not None, "SOFT": soft, "RAGGED": L % TILE.value != 0, "SEAM": SEAM, **EXACT
+    }  # fmt: skip
+    reached = torch.empty(chunks, R, dtype=_real(I), device=I.device)
+    assumed = torch.empty_like(reached) if chunks > 1 else reached
+    with _on(I):
+        early = EARLY if chunks > 1 else 0
+        start = (tau if u0 is None else u0,)
+        lif_guess[tiles, chunks](
+            I, s, seams, assumed, reached, *neuron, *start, *sizes, FROM_ZERO=u0 is None, EARLY=early, **options
+        )
+        if chunks == 1:
+            return s, reached[0], seams
+        now, u = torch.empty_like(reached), torch.empty_like(reached[0])
+        lif_repair[tiles, chunks](I, s, seams, assumed, reached, now, *neuron, *sizes, **options)
+        lif_settle[tiles,](I, s, seams, assumed, now, u, *neuron, *sizes, chunks, **options)
+    return s, u, seams
+
+
+def lif_backward(
+    grad: Tensor,
+    I: Tensor,
+    seams: Tensor,
+    tau: Tensor,
+    v_th: Tensor | None,
+    u_r: Tensor,
+    soft: bool,
+    through_time: bool,
+    want_sums: bool,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``(dI, sums)``; ``chunk`` as in :func:`lif_forward`. The sums are taken in a fixed order."""
+    R, L = I.shape
+    dI = torch.empty_like(I)
+    if not I.numel():
+        return dI, seams.new_zeros(3, R if want_sums else 0)
+    chunk = chunk or _chunk(I, SEAM)
+    chunks, tiles = triton.cdiv(L, chunk), triton.cdiv(R, ROWS.value)
+    sums = seams.new_empty(chunks, 3, R if want_sums else 0)
+    neuron = (tau, tau if v_th is None else v_th, u_r)
+    sizes = (R, tau.numel(), L, chunk)
+    options = {
+        "SCALED": v_th is not None, "SOFT": soft, "RAGGED": L % TILE.value != 0, "SUMS": want_sums, "SEAM": SEAM,
+        **EXACT,
+    }  # fmt: skip
+    with _on(I):
+        if not through_time:
+            lif_back_local[tiles, chunks](grad, I, seams, dI, sums, *neuron, *sizes, **options)
+        else:
+            offset, slope = seams.new_empty(2, chunks, R)
+            arguments = (grad, I, seams, offset, slope, dI, sums, *neuron, *sizes, chunks)
+            if chunks > 1:
+                lif_back[tiles, chunks](*arguments, ENDS=True, **options)
+            lif_back[tiles, chunks](*arguments, ENDS=False, **options)
+    return dI, sums.sum(0)
+
+
+def sdn_forward(
+    I: Tensor,
+    v_th: Tensor | None,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    mix_weight: Tensor,
+    mix_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    keep_mem: bool,
+) -> tuple[Tensor, Tensor]:
+    """``(s, mem)``."""
+    R, L = I.shape
+    d, k = conv_weight.shape
+    s = torch.empty_like(I)
+    mem = torch.empty(R if keep_mem else 0, L, dtype=_real(I), device=I.device)
+    if not I.numel():
+        return s, mem
+    D, K = triton.next_power_of_2(d), triton.next_power_of_2(k)
+    # A thread keeps D + K numbers a step in registers: 8 steps at d = k = 8, one from 65 on.
+    steps = min(128 * max(1, min(8, 128 // (D + K))), max(32, triton.next_power_of_2(L)))
+    H = 1 if v_th is None else v_th.numel()
+    weights = (conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias)
+    with _on(I):
+        sdn_spikes[R, triton.cdiv(L, steps)](
+            I, I if v_th is None else v_th, *(w.contiguous() for w in weights), s, mem, H, L, d, k,
+            SCALED=v_th is not None, KEEP=keep_mem, D=D, K=K, STEPS=steps, num_warps=max(1, min(4, steps // 128)),
+        )  # fmt: skip
+    return s, mem
+
+
+def sdn_backward(grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want_sums: bool) -> tuple[Tensor, Tensor]:
+    """``(dI, sums)``; the sums are taken in a fixed order."""
+    R, L = I.shape
+    dI = torch.empty_like(I)
+    if not I.numel():
+        return dI, mem.new_zeros(R if want_sums else 0)
+    chunk, steps = 4096, min(1024, max(32, triton.next_power_of_2(L)))
+    chunks = triton.cdiv(L, chunk)
+    sums = mem.new_empty(chunks, R if want_sums else 0)
+    with _on(I):
+        sdn_back[R, chunks](
+            grad, I, mem, I if v_th is None else v_th, dI, sums, R, 1 if v_th is None else v_th.numel(), L, chunk,
+            SCALED=v_th is not None, SUMS=want_sums, STEPS=steps, num_warps=max(1, min(4, steps // 128)),
+        )  # fmt: skip
+    return dI, sums.sum(0)

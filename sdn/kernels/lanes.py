@@ -1,0 +1,434 @@
+"""The exact neuron, compiled with numba: 64 neurons abreast, in tiles of 128 steps.
+
+One neuron is a chain of multiply, add, compare, select: some 12 cycles of latency a step, whatever the vector width.
+So 64 of them advance together in vector registers, and because time is contiguous in memory every tile is transposed
+on its way in and out, 8 x 8 values at a time in registers. That transpose is the one thing numba cannot express;
+:func:`_transpose` writes its shuffles. No floating point flag is relaxed: every value equals the naive recurrence's.
+
+A *lane* is one row, or one stretch of a row: ``start[j]`` says where its next step lies in the flattened tensor and
+``work`` holds its state. Lanes share nothing else, so they may come from anywhere. Unused lanes up to a multiple of 8
+repeat the last one in use, which writes the same values twice.
+
+``work`` is one flat array so that the compiler can tell its parts apart: vectors of a number a lane (U ... NEXT), then
+two tiles (step, lane). Compiled code is cached by the age of this file, so what it depends on stands here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
+
+LANES = 64
+BLOCK = 128
+U, TAU, RESET, V_TH, CARRY, SUM_TAU, SUM_V, SUM_R, NEXT = (i * LANES for i in range(9))
+TILE = 9 * LANES
+GRAD = TILE + BLOCK * LANES
+SIZE = GRAD + BLOCK * LANES
+EDGE = 8
+
+
+def jit(function=None, **options):  # noqa: ANN201
+    """``numba.njit`` without the GIL, cached on disk where some folder can be written."""
+    if function is None:
+        return lambda inner: jit(inner, **options)
+    options = {"nogil": True, "error_model": "numpy", **options}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither beside this file nor in the user's cache folder may we write
+        return njit(**options)(function)
+
+
+# ---------------------------------------------------------------------------------------------------- tiles in and out
+
+
+def _transpose(builder: ir.IRBuilder, rows: list) -> list:
+    """Transpose 8 vectors of 8 by swapping blocks of 1, 2 and 4 across the diagonal."""
+    n, half = len(rows), 1
+    mask = ir.VectorType(ir.IntType(32), n)
+    while half < n:
+        low = ir.Constant(mask, [n + k - half if k & half else k for k in range(n)])
+        high = ir.Constant(mask, [n + k if k & half else k + half for k in range(n)])
+        for i in range(n):
+            if not i & half:
+                a, b = rows[i], rows[i + half]
+                rows[i], rows[i + half] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
+        half *= 2
+    return rows
+
+
+def _mover(to_tile: bool):  # noqa: ANN202
+    """Code that moves 8 steps of 8 lanes between ``flat`` and the tile whose corner is ``work[corner]``."""
+
+    def codegen(context, builder, signature, values):  # noqa: ANN001, ANN202
+        kinds = signature.args
+        work, flat, start = (context.make_array(kinds[i])(context, builder, values[i]).data for i in (0, 2, 3))
+        corner, t, lane = values[1], values[4], values[5]
+        vector = ir.VectorType(context.get_data_type(kinds[2].dtype), EDGE)
+        align = kinds[2].dtype.bitwidth // 8
+        word = context.get_value_type(types.intp)
+
+        def pointer(array, offset):  # noqa: ANN001, ANN202
+            return builder.bitcast(builder.gep(array, [offset]), vector.as_pointer())
+
+        in_flat, in_tile = [], []
+        for i in range(EDGE):
+            begin = builder.load(builder.gep(start, [builder.add(lane, word(i))]))
+            in_flat.append(pointer(flat, builder.add(begin, t)))
+            in_tile.append(pointer(work, builder.add(corner, word(i * LANES))))
+        source, target = (in_flat, in_tile) if to_tile else (in_tile, in_flat)
+        rows = [builder.load(p, align=align, typ=vector) for p in source]
+        for row, p in zip(_transpose(builder, rows), target, strict=True):
+            builder.store(row, p, align=align)
+        return context.get_dummy_value()
+
+    return codegen
+
+
+@intrinsic
+def _gather(typing, work, corner, flat, start, t, lane):  # noqa: ANN001, ANN202
+    """work[corner + i * LANES + j] = flat[start[lane + j] + t + i] for i, j in 0..7."""
+    return types.void(work, types.intp, flat, start, types.intp, types.intp), _mover(True)
+
+
+@intrinsic
+def _scatter(typing, work, corner, flat, start, t, lane):  # noqa: ANN001, ANN202
+    """flat[start[lane + j] + t + i] = work[corner + i * LANES + j] for i, j in 0..7."""
+    return types.void(work, types.intp, flat, start, types.intp, types.intp), _mover(False)
+
+
+@jit
+def _load(work, tile, flat, start, lanes, steps):
+    whole = steps // EDGE * EDGE
+    for lane in range(0, lanes, EDGE):
+        for t in range(0, whole, EDGE):
+            _gather(work, tile + t * LANES + lane, flat, start, t, lane)
+    for lane in range(lanes):
+        for t in range(whole, steps):
+            work[tile + t * LANES + lane] = flat[start[lane] + t]
+
+
+@jit
+def _store(work, tile, flat, start, lanes, steps):
+    whole = steps // EDGE * EDGE
+    for lane in range(0, lanes, EDGE):
+        for t in range(0, whole, EDGE):
+            _scatter(work, tile + t * LANES + lane, flat, start, t, lane)
+    for lane in range(lanes):
+        for t in range(whole, steps):
+            flat[start[lane] + t] = work[tile + t * LANES + lane]
+
+
+@jit
+def _divide(work, tile, steps):
+    for t in range(steps):
+        row = tile + t * LANES
+        for j in range(LANES):
+            work[row + j] /= work[V_TH + j]
+
+
+# ------------------------------------------------------------------------------------------------------ the recurrence
+
+
+@jit
+def _spikes(work, soft, steps):
+    """Run the recurrence; the currents in TILE become spikes."""
+    one, zero = work.dtype.type(1), work.dtype.type(0)
+    for t in range(steps):
+        row = TILE + t * LANES
+        if soft:
+            for j in range(LANES):
+                before = work[TAU + j] * work[U + j] + work[row + j]
+                s = one if before >= one else zero
+                work[row + j] = s
+                work[U + j] = before - s
+        else:
+            for j in range(LANES):
+                before, reset = work[TAU + j] * work[U + j] + work[row + j], work[RESET + j]
+                work[row + j] = one if before >= one else zero
+                work[U + j] = reset if before >= one else before
+
+
+@jit
+def _potentials(work, soft, steps):
+    """Run the recurrence; the currents in TILE become u', the potentials before the spike."""
+    one, zero = work.dtype.type(1), work.dtype.type(0)
+    for t in range(steps):
+        row = TILE + t * LANES
+        if soft:
+            for j in range(LANES):
+                before = work[TAU + j] * work[U + j] + work[row + j]
+                work[row + j] = before
+                work[U + j] = before - (one if before >= one else zero)
+        else:
+            for j in range(LANES):
+                before, reset = work[TAU + j] * work[U + j] + work[row + j], work[RESET + j]
+                work[row + j] = before
+                work[U + j] = reset if before >= one else before
+
+
+@jit
+def _adjoint(work, soft, through_time, steps):
+    """Run backwards; with u' in TILE the gradients in GRAD become g, the gradient at u'. CARRY = tau g of the step after."""
+    one, zero = work.dtype.type(1), work.dtype.type(0)
+    for t in range(steps - 1, -1, -1):
+        row, grad = TILE + t * LANES, GRAD + t * LANES
+        if not through_time:
+            for j in range(LANES):
+                psi = one - abs(work[row + j] - one)
+                work[grad + j] *= zero if psi < zero else psi
+        elif soft:
+            for j in range(LANES):
+                psi = one - abs(work[row + j] - one)
+                g = work[grad + j] * (zero if psi < zero else psi) + work[CARRY + j]
+                work[grad + j] = g
+                work[CARRY + j] = work[TAU + j] * g
+        else:
+            for j in range(LANES):
+                before, carry = work[row + j], work[CARRY + j]
+                psi = one - abs(before - one)
+                g = work[grad + j] * (zero if psi < zero else psi) + (zero if before >= one else carry)
+                work[grad + j] = g
+                work[CARRY + j] = work[TAU + j] * g
+
+
+@jit
+def _sum(work, soft, through_time, steps):
+    """Add to SUM_* what the block gives. U: potential before it; NEXT: tau g of the step after it."""
+    one, zero = work.dtype.type(1), work.dtype.type(0)
+    for t in range(steps - 1, -1, -1):
+        row, grad = TILE + t * LANES, GRAD + t * LANES
+        for j in range(LANES):
+            last, reset = work[row - LANES + j], work[RESET + j]
+            if t == 0:
+                u = work[U + j]
+            elif soft:
+                u = last - (one if last >= one else zero)
+            else:
+                u = reset if last >= one else last
+            g, before, tau, after = work[grad + j], work[row + j], work[TAU + j], work[NEXT + j]
+            work[SUM_TAU + j] += g * u
+            work[SUM_V + j] += g * (before - tau * u)
+            work[SUM_R + j] += after if before >= one else zero
+            work[NEXT + j] = tau * g
+
+
+# ------------------------------------------------------------------------------------------------------ whole tensors
+
+
+@jit
+def _aim(work, j, channel, tau, v_th, u_r):
+    """Make lane ``j`` a neuron of ``channel``. An empty ``v_th`` means that nothing is divided."""
+    work[TAU + j], work[RESET + j] = tau[channel], u_r[channel]
+    if v_th.size:
+        work[V_TH + j] = v_th[channel]
+
+
+@jit
+def _run_block(work, current, s, start, lanes, scaled, soft, steps):
+    """Spikes of one block, and on to the next."""
+    _load(work, TILE, current, start, lanes, steps)
+    if scaled:
+        _divide(work, TILE, steps)
+    _spikes(work, soft, steps)
+    _store(work, TILE, s, start, lanes, steps)
+    for j in range(lanes):
+        start[j] += steps
+
+
+@jit
+def forward(first, last, current, s, seams, u, tau, v_th, u_r, soft, L, begin, end):
+    """Rows ``first`` to ``last``, steps ``begin`` (at a seam) to ``end``, one lane a row.
+
+    ``current``, ``s``: flat. ``seams (R, blocks)`` is written. ``u (R,)``: potential before, then after these steps.
+    """
+    work, start, H = np.zeros(SIZE, u.dtype), np.zeros(LANES, np.int64), tau.size
+    for row in range(first, last, LANES):
+        used = min(LANES, last - row)
+        lanes = (used + EDGE - 1) // EDGE * EDGE
+        for j in range(lanes):
+            r = row + min(j, used - 1)
+            _aim(work, j, r % H, tau, v_th, u_r)
+            work[U + j], start[j] = u[r], r * L + begin
+        for t in range(begin, end, BLOCK):
+            for j in range(used):
+                seams[row + j, t // BLOCK] = work[U + j]
+            _run_block(work, current, s, start, lanes, v_th.size > 0, soft, min(BLOCK, end - t))
+        for j in range(used):
+            u[row + j] = work[U + j]
+
+
+@jit
+def speculate(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chunk):
+    """Stretches ``first`` to ``last`` of ``chunk`` blocks, one lane each; number q is stretch q % n of row q // n.
+
+    Row r's first stretch starts from ``u[r]``, every other from zero one block early. ``ends (R, n)`` receives the
+    potentials after each stretch; a stretch is right if its own ``seams`` entry equals the end before it.
+    """
+    work, start, H = np.zeros(SIZE, u.dtype), np.zeros(LANES, np.int64), tau.size
+    n = ends.shape[1]
+    for lane in range(first, last, LANES):
+        used = min(LANES, last - lane)
+        lanes = (used + EDGE - 1) // EDGE * EDGE
+        for j in range(lanes):
+            r, c = divmod(lane + min(j, used - 1), n)
+            _aim(work, j, r % H, tau, v_th, u_r)
+            work[U + j], start[j] = 0, r * L + max(0, c * chunk - 1) * BLOCK
+        _load(work, TILE, current, start, lanes, BLOCK)
+        if v_th.size:
+            _divide(work, TILE, BLOCK)
+        _potentials(work, soft, BLOCK)
+        for j in range(lanes):
+            r, c = divmod(lane + min(j, used - 1), n)
+            start[j] = r * L + c * chunk * BLOCK
+            if c == 0:
+                work[U + j] = u[r]
+        for k in range(chunk):
+            for j in range(used):
+                r, c = divmod(lane + j, n)
+                seams[r, c * chunk + k] = work[U + j]
+            _run_block(work, current, s, start, lanes, v_th.size > 0, soft, BLOCK)
+        for j in range(used):
+            r, c = divmod(lane + j, n)
+            ends[r, c] = work[U + j]
+
+
+@jit
+def _same(a, b):
+    return a == b or (a != a and b != b)
+
+
+@jit
+def _next_wrong(seams, ends, r, c, chunk):
+    """The first stretch of row ``r`` from ``c`` on that did not start where the one before it ended; n if none."""
+    while c < ends.shape[1] and _same(seams[r, c * chunk], ends[r, c - 1]):
+        c += 1
+    return c
+
+
+@jit
+def repair(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chunk):
+    """Run wrong stretches of rows ``first`` to ``last`` again, from the potential reached until they meet what is there.
+
+    One lane a row, so that whatever the input every step is computed at most twice. ``u`` receives the ends.
+    Returns the number of blocks that were run again.
+    """
+    work, start, H = np.zeros(SIZE, u.dtype), np.zeros(LANES, np.int64), tau.size
+    n = ends.shape[1]
+    row, block = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    used, waiting, total = 0, first, 0
+    while True:
+        while used < LANES and waiting < last:
+            c = _next_wrong(seams, ends, waiting, 1, chunk)
+            if c < n:
+                row[used], block[used] = waiting, c * chunk
+                work[U + used] = ends[waiting, c - 1]
+                used += 1
+            waiting += 1
+        if used == 0:
+            break
+        lanes = (used + EDGE - 1) // EDGE * EDGE
+        for j in range(lanes):
+            source = min(j, used - 1)
+            r = row[source]
+            _aim(work, j, r % H, tau, v_th, u_r)
+            work[U + j], start[j] = work[U + source], r * L + block[source] * BLOCK
+            seams[r, block[source]] = work[U + j]
+        _run_block(work, current, s, start, lanes, v_th.size > 0, soft, BLOCK)
+        total += used
+        kept = 0
+        for j in range(used):
+            r, k, reached = row[j], block[j] + 1, work[U + j]
+            c = (k + chunk - 1) // chunk  # the stretch that starts at block k or after it
+            if k == c * chunk:
+                ends[r, c - 1] = reached
+            elif not _same(reached, seams[r, k]):
+                c = 0  # goes on
+            if c:
+                c = _next_wrong(seams, ends, r, c, chunk)
+                if c == n:
+                    continue
+                k, reached = c * chunk, ends[r, c - 1]
+            row[kept], block[kept], work[U + kept] = r, k, reached
+            kept += 1
+        used = kept
+    for r in range(first, last):
+        u[r] = ends[r, n - 1]
+    return total
+
+
+@jit
+def backward(
+    first, last, rows, current, grad, out, seams, carry, sums, unsure, tau, v_th, u_r, soft, through_time, L, begin, span
+):
+    """Lanes ``first`` to ``last``; number q is stretch q % n of row ``rows[q // n]``, ``span`` steps from ``begin`` on.
+
+    ``grad`` at the spikes and ``out`` = dI: flat. ``carry (R,)``: tau g of the step after the last stretch; where n is
+    1 it receives tau g of the first step. Through time, the other stretches start from zero one block late;
+    ``unsure[row]`` is set if no spike cut that influence off and tau is too near 1 for a block to forget it.
+    ``sums (3, R, n)``: as in :mod:`sdn.kernels`, per stretch; empty if not wanted.
+    """
+    work, start, H = np.zeros(SIZE, carry.dtype), np.zeros(LANES, np.int64), tau.size
+    n = unsure.shape[1]
+    scaled = v_th.size > 0
+    for lane in range(first, last, LANES):
+        used = min(LANES, last - lane)
+        lanes = (used + EDGE - 1) // EDGE * EDGE
+        work[CARRY:TILE] = 0
+        for j in range(lanes):
+            q, c = divmod(lane + min(j, used - 1), n)
+            _aim(work, j, rows[q] % H, tau, v_th, u_r)
+        late = 1 if through_time and n > 1 else 0
+        blocks = (span + BLOCK - 1) // BLOCK
+        for k in range(blocks - 1 + late, -1, -1):
+            steps = min(BLOCK, span - k * BLOCK) if k < blocks else BLOCK
+            for j in range(lanes):
+                q, c = divmod(lane + min(j, used - 1), n)
+                t = begin + c * span + k * BLOCK
+                if k == blocks and c == n - 1:
+                    t -= BLOCK  # nothing follows; its carry is set below
+                work[U + j], start[j] = seams[rows[q], t // BLOCK], rows[q] * L + t
+                if k == blocks - 1 and c == n - 1:
+                    work[CARRY + j] = carry[rows[q]]
+            if k == blocks - 1:
+                work[NEXT : NEXT + LANES] = work[CARRY : CARRY + LANES]
+            _load(work, TILE, current, start, lanes, steps)
+            _load(work, GRAD, grad, start, lanes, steps)
+            if scaled:
+                _divide(work, TILE, steps)
+            _potentials(work, soft, steps)
+            _adjoint(work, soft, through_time, steps)
+            if k == blocks:
+                _doubt(work, rows, unsure, lane, used, soft)
+                continue
+            if sums.size:
+                for j in range(lanes):
+                    work[U + j] = seams[rows[(lane + min(j, used - 1)) // n], (start[j] % L) // BLOCK]
+                _sum(work, soft, through_time, steps)
+            if scaled:
+                _divide(work, GRAD, steps)
+            _store(work, GRAD, out, start, lanes, steps)
+        for j in range(used):
+            q, c = divmod(lane + j, n)
+            if n == 1:
+                carry[rows[q]] = work[CARRY + j]
+            if sums.size:
+                sums[0, rows[q], c] = work[SUM_TAU + j]
+                sums[1, rows[q], c] = -work[SUM_V + j] / work[V_TH + j] if scaled else 0
+                sums[2, rows[q], c] = work[SUM_R + j] if through_time and not soft else 0
+
+
+@jit
+def _doubt(work, rows, unsure, lane, used, soft):
+    """Mark stretches whose block after the end neither holds a spike that resets nor outlasts the memory of tau."""
+    n = unsure.shape[1]
+    for j in range(used):
+        q, c = divmod(lane + j, n)
+        forgets = c == n - 1 or work[TAU + j] ** BLOCK < 1e-20
+        for t in range(BLOCK):
+            if forgets:
+                break
+            forgets = not soft and work[TILE + t * LANES + j] >= 1
+        unsure[rows[q], c] = not forgets
