@@ -16,7 +16,10 @@ from sdn.errors import UserError, door
 def parser() -> argparse.ArgumentParser:
     """The command line; importing it loads neither torch nor numpy."""
     p = argparse.ArgumentParser(
-        prog="generate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="generate.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     p.add_argument("root", metavar="ROOT", help="folder to write to; made if it does not exist")
     p.add_argument("-n", "--name", default="training", help="name of the data set; each has its own stream (training)")

@@ -1,0 +1,89 @@
+"""The command line of the SDN fit; ``train.py --training ...`` ends here."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+EPILOG = "DIR then holds exp.log, metrics.csv, checkpoints, sdn.safetensors, report.json, curves.png, prediction.png."
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; what is left out stays out of the namespace, so that a resumed run can tell."""
+    p = argparse.ArgumentParser(
+        prog="train.py",
+        description="Fit a surrogate dynamic network (SDN) to simulated neurons.",
+        epilog=EPILOG,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    p.add_argument("--training", metavar="FILE", required=True, help="training data, from generate.py")
+    p.add_argument("--test", metavar="FILE", required=True, help="test data, from generate.py -n test")
+    p.add_argument("-s", "--save", metavar="DIR", default=None, help="folder of a new run")
+    p.add_argument("-r", "--resume", metavar="DIR", default=None, help="folder of a run to go on with")
+    p.add_argument("--lr", type=float, help="learning rate at the start (0.01)")
+    p.add_argument("--weight_decay", type=float, help="of AdamW (0.01)")
+    p.add_argument("--epochs", type=int, help="passes over the data; the cosine ends with the last (100)")
+    p.add_argument("--batch_size", type=int, help="sequences a step (64)")
+    p.add_argument("--num_workers", type=int, help="accepted and without effect: the data are in memory")
+    p.add_argument("--n_layers", type=int, help="layers of the network (1)")
+    p.add_argument("--d_model", type=int, help="its channels (8)")
+    p.add_argument("--k", "--kernel_size", dest="kernel_size", type=int, help="past inputs a layer sees (8)")
+    p.add_argument("--refine", type=int, metavar="N", help="second-order steps on the reduced network at the end (0)")
+    p.add_argument("--seed", type=int, help="of weights, validation split and data order (0)")
+    p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check the arguments, then fit.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    # Help is help, even where --training lacks its file.
+    given = vars(parser().parse_args(["--help"] if {"-h", "--help"} & set(argv) else argv))
+    from loguru import logger
+
+    from .data import load
+    from .device import check_device
+    from .errors import UserError
+    from .fit import FitConfig
+    from .fit_run import LAST, finished, resume_state, run
+
+    save, resume = given.pop("save"), given.pop("resume")
+    if resume and save and Path(save).resolve() != Path(resume).resolve():
+        raise UserError("--save names a new run and --resume an old one; give one of them")
+    if not (resume or save):
+        raise UserError("name the folder of the run with --save DIR, or go on with an earlier one with --resume DIR")
+    directory = Path(resume or save)
+    device = check_device(given.pop("device"))
+    workers = given.pop("num_workers", None)
+    training = load(given.pop("training"))
+    test = load(given.pop("test"), tau=training.tau)
+    if resume:
+        config, state = resume_state(directory, given, training, test)
+        if finished(directory):
+            print(f"{directory} is finished after {config.epochs} epochs; its report is in {directory / 'exp.log'}")
+            return 0
+    else:
+        config, state = FitConfig(**given).check(), None
+        if (directory / LAST).exists():
+            raise UserError(f"{directory} holds a run already; go on with --resume {directory}, or name another folder")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        logger.remove()
+        logger.add(sys.stderr, format="<green>{time:HH:mm:ss}</green> {message}")
+        logger.add(directory / "exp.log", format="{time:YYYY-MM-DD HH:mm:ss} {message}")
+    except OSError as error:
+        raise UserError(f"cannot write to {directory}: {error.strerror}") from error
+    if workers:
+        logger.info("--num_workers {} has no effect: the data are tensors in memory", workers)
+    try:
+        run(config, training, test, directory, device, state)
+    except UserError as error:
+        logger.error("{}", error)
+        raise
+    return 0
