@@ -34,7 +34,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     },
     "task": {
         "classification": "src.tasks.classification.Classification",
-        "lm": "src.tasks.lm.LanguageModelling",
+        "lm": "src.tasks.language_model.LanguageModel",
     },
     "optimizer": {
         "adam": "torch.optim.Adam",

@@ -35,6 +35,11 @@ class LoaderOptions:
             if value is not None and value < 1:
                 raise UserError(f"loader.{name} must be at least 1, not {value}")
 
+    @property
+    def pins(self) -> bool:
+        """Whether batches are made in page-locked memory."""
+        return torch.cuda.is_available() if self.pin_memory is None else self.pin_memory
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -167,5 +172,4 @@ def make_loader(
             f"{len(dataset)} {'training' if train else 'evaluation'} samples do not fill one batch of {size} on "
             f"{shard.world} process(es); lower loader.batch_size"
         )
-    pin = torch.cuda.is_available() if options.pin_memory is None else options.pin_memory
-    return Loader(dataset, collate, order, options.num_workers, pin)
+    return Loader(dataset, collate, order, options.num_workers, options.pins)
