@@ -20,7 +20,7 @@ from src.dataloaders.cache import cached_tensors, source_stamp
 from src.dataloaders.vocab import PAD, CharFormat, Vocab
 
 
-class IMDb(SequenceData):
+class IMDB(SequenceData):
     """25,000 training and 25,000 test reviews (Maas et al., 2011) as character ids (B, L <= ``l_max``).
 
     The vocabulary counts the characters of all 25,000 training texts, cut to ``l_max``; the validation texts are

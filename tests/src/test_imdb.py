@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sdn.errors import UserError
-from src.dataloaders.imdb import IMDb
+from src.dataloaders.imdb import IMDB
 
 TRAIN = [("abba", 0), ("ab<br />", 0), ("b" * 9, 0), ("aé", 0), ("ba", 1), ("aab", 1), ("bbb", 1), ("a", 1)]
 TEST = [("abc", 1), ("b", 0)]
@@ -32,8 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data" / "imdb"
 
 
-def build(**kwargs: object) -> IMDb:
-    data = IMDb(**({"l_max": 6, "min_freq": 2} | kwargs))
+def build(**kwargs: object) -> IMDB:
+    data = IMDB(**({"l_max": 6, "min_freq": 2} | kwargs))
     data.prepare()
     data.setup()
     return data
@@ -71,7 +71,7 @@ def test_without_a_split_it_validates_on_test_as_released(folder: Path) -> None:
 def test_cache_is_reused_and_follows_settings_and_source(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build()
     with monkeypatch.context() as patch:
-        patch.setattr(IMDb, "_build", lambda self: pytest.fail("built again"))
+        patch.setattr(IMDB, "_build", lambda self: pytest.fail("built again"))
         build(val_split=0.5, seed=3)
     assert build(min_freq=1).n_tokens > 5
     write(folder, "train", [("xyxyx", 0), ("x", 1)])
@@ -111,4 +111,4 @@ def test_without_folder_and_hub_it_says_where_to_get_it(folder: Path, monkeypatc
 
 def test_val_split_is_a_share() -> None:
     with pytest.raises(UserError, match="val_split"):
-        IMDb(val_split=1.0)
+        IMDB(val_split=1.0)

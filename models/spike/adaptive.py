@@ -45,12 +45,12 @@ class AdaptiveEmbedding(nn.Module):
         edges = [0, *cutoffs, n_tokens]
         if len(edges) < 3 or any(low >= high for low, high in itertools.pairwise(edges)):
             raise UserError(
-                f"task.cutoffs must rise within the {n_tokens} words of the vocabulary, not {list(cutoffs)}; "
+                f"the cutoffs must rise within the {n_tokens} words of the vocabulary, not {list(cutoffs)}; "
                 "set some that do, such as those which split it into 10 %, 30 % and 60 %"
             )
         widths = [d_model // div_val**i for i in range(len(edges) - 1)]
         if widths[-1] < 1:
-            raise UserError(f"task.div_val={div_val} leaves the rarest words no width at model.d_model={d_model}")
+            raise UserError(f"div_val={div_val} leaves the rarest words no width at d_model={d_model}")
         self.n_tokens, self.d_model, self.cutoffs, self.div_val = n_tokens, d_model, list(cutoffs), div_val
         self.bounds = list(itertools.pairwise(edges))
         self.dropout = nn.Dropout(dropout)

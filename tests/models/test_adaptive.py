@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn.errors import UserError
-from src.tasks.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from models.spike.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
 
 N, D, CUTOFFS = 23, 8, [5, 11]
 

@@ -1,0 +1,67 @@
+"""Language modelling: adaptive embedding in, tied adaptive softmax out, perplexity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.spike.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from sdn.errors import UserError
+
+from .base import Shapes, Sums, Task
+
+
+class LanguageModel(Task):
+    """Hidden states (B, L, d_model) and the next tokens y (B, L) -> the summed negative log-likelihood, in nats.
+
+    Targets below 0 (positions that fill up a window) and samples with ``z["weight"]`` 0 do not count. Perplexity is
+    that of the corpus, exp(sum of all -log p / number of tokens). With ``batch_perplexity`` it is as released: the mean
+    over batches of exp(mean of the batch), which is usually more and lets a short last window weigh as much as a full
+    one.
+    """
+
+    def __init__(
+        self,
+        data: Shapes,
+        d_model: int,
+        cutoffs: Sequence[int],
+        div_val: int = 4,
+        dropemb: float = 0.0,
+        dropsoft: float = 0.0,
+        init_scale: float = 0.5,
+        bias_scale: float = 1.0,
+        batch_perplexity: bool = False,
+    ) -> None:
+        super().__init__()
+        if data.n_tokens is None:
+            raise UserError("this data set delivers numbers, not tokens; task=lm wants dataset=wt103 or wt2")
+        self.encoder = AdaptiveEmbedding(data.n_tokens, d_model, cutoffs, div_val, dropemb, init_scale)
+        self.head = AdaptiveSoftmax(self.encoder, dropsoft, bias_scale)
+        self.batch_perplexity = batch_perplexity
+
+    def forward(self, output: Tensor, y: Tensor, z: dict[str, Any]) -> Sums:
+        """Sums of ``loss`` over the tokens that count."""
+        counts = y >= 0
+        if (weight := z.get("weight")) is not None:
+            counts &= weight.to(y.device).unsqueeze(1) > 0
+        loss = -self.head(output[counts], y[counts]).sum()
+        n = counts.sum().to(loss.dtype)
+        sums = {"loss": (loss, n)}
+        if self.batch_perplexity:
+            any_counts = (n > 0).to(loss.dtype)
+            sums["ppl"] = (torch.exp(loss.detach() / n.clamp(min=1)) * any_counts, any_counts)
+        return sums
+
+    def log_prob(self, hidden: Tensor) -> Tensor:
+        """Log-probabilities (..., n_tokens) of the next token after ``hidden`` (..., d_model)."""
+        return self.head.log_prob(hidden)
+
+    def report(self, means: dict[str, float]) -> dict[str, float]:
+        """Add ``ppl``, the perplexity of the corpus."""
+        if self.batch_perplexity or "loss" not in means:
+            return means
+        return {**means, "ppl": math.exp(means["loss"]) if means["loss"] < 700 else math.inf}
