@@ -148,6 +148,11 @@ class ReducedSDN(nn.Module):
         for i in range(self.n_layers):
             yield tuple(getattr(self, name + _suffix(i)) for name in _LAYER)
 
+    @property
+    def receptive_field(self) -> int:
+        """How many inputs before t decide mem_t."""
+        return self.kernel_size + (self.n_layers - 1) * (self.kernel_size - 1)
+
     def n_weights(self) -> int:
         """How many numbers the network holds; 153 at d = 8, k = 8."""
         return sum(buffer.numel() for buffer in self.buffers())

@@ -9,18 +9,23 @@ Reweighting makes it a least-squares problem (r: residual, J: its Jacobian, eps:
 
     W = 1 / sqrt(r^2 + eps^2),    (J'WJ + lambda D) step = -J'W r
 
-Each step draws fresh windows from the data; lambda falls when the error on them falls, else it grows and the step is
-tried again. The weights that did best on held-out windows, rounded to the type they are kept in, are returned.
+Each step is computed on fresh windows from the data and judged on others: if the error on those falls, the step is
+taken and lambda falls, else lambda grows and the step is tried again. So lambda also keeps out steps that only fit the
+few windows of a batch that lie on a ramp. The weights that did best on held-out windows, rounded to the type they are kept in, are returned.
 """
 
 from __future__ import annotations
 
+import argparse
+import shlex
+import sys
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, door
 from .network import ReducedSDN
 
 Data = tuple[Tensor, Tensor]  # current and mem, both (N, L)
@@ -120,8 +125,10 @@ def refine(
         progress: called with the step and the mean held-out error, every 10 steps.
 
     Raises:
-        UserError: more than one layer, no data, too few sequences, or an error that is not finite.
+        UserError: more than one layer, no data, too few sequences, numbers out of range, or an error that is NaN.
     """
+    if steps < 1 or batch < 1 or not smoothing > 0:
+        raise UserError(f"steps, batch and smoothing must be positive, not {steps}, {batch}, {smoothing}")
     if sdn.n_layers != 1:
         raise UserError(f"refinement is written for an SDN of one layer, this one has {sdn.n_layers}; leave it out")
     if not data or any(len(current) < 10 for current, _ in data):
@@ -137,16 +144,16 @@ def refine(
     theta = best = net.theta
     least, damping = held_out(theta), 1e-2
     for step in range(1, steps + 1):
-        x, target = _draw(data, sdn.kernel_size, batch, generator)
-        now = _error(net, theta, x, target, smoothing)
+        judge = _draw(data, sdn.kernel_size, batch, generator)
+        now = _error(net, theta, *judge, smoothing)
         if now != now:
             raise UserError("the error became NaN: the data or the start holds NaN; make the data again")
-        matrix, slope = _curvature(net, theta, x, target, smoothing)
+        matrix, slope = _curvature(net, theta, *_draw(data, sdn.kernel_size, batch, generator), smoothing)
         diagonal = matrix.diagonal().clamp_min(1e-12 * matrix.diagonal().max())
         for _ in range(6):
             damped = matrix + torch.diag(damping * diagonal)
             candidate = theta - torch.linalg.solve(damped, slope)
-            if _error(net, candidate, x, target, smoothing) < now:
+            if _error(net, candidate, *judge, smoothing) < now:
                 theta, damping = candidate, max(damping / 3, 1e-9)
                 break
             damping = min(4 * damping, 1e6)
@@ -158,3 +165,64 @@ def refine(
                 progress(step, error)
     facts = {"refine_steps": steps, "refine_batch": batch, "refine_seed": seed, "refine_smoothing": smoothing}
     return ReducedSDN({n: v.to(dtype) for n, v in net.unpack(best).items()}, sdn.tau, sdn.meta | facts)
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m sdn.refine",
+        description="Second-order refinement of a reduced SDN on data sets of generate.py.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--training", nargs="+", required=True, metavar="FILE", help="data sets; they count equally")
+    p.add_argument("--save", required=True, metavar="FILE", help="reduced SDN to write, safetensors")
+    p.add_argument(
+        "--start",
+        default="constructed",
+        metavar="FILE",
+        help='reduced SDN to begin with, such as DIR/sdn.safetensors of a fit; "constructed": the equations as units',
+    )
+    p.add_argument("--d_model", type=int, default=8, help="channels of a constructed start")
+    p.add_argument("--k", "--kernel_size", dest="kernel_size", type=int, default=8, help="its window")
+    p.add_argument("--steps", type=int, default=600, help="Levenberg-Marquardt steps")
+    p.add_argument("--batch", type=int, default=50_000, help="windows drawn for a step")
+    p.add_argument("--smoothing", type=float, default=1e-3, help="error below which |error| is rounded to a square")
+    p.add_argument("--seed", type=int, default=0, help="of all draws")
+    return p
+
+
+@door
+def main(argv: list[str] | None = None) -> None:
+    """The command ``python -m sdn.refine``."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser().parse_args(argv)
+    from .construct import construct
+    from .data import load
+    from .weights import load_reduced, save_reduced
+
+    sets = [load(path) for path in args.training]
+    tau = sets[0].tau
+    for path, data in zip(args.training, sets, strict=True):
+        if data.tau != tau:
+            raise UserError(
+                f"{path} holds neurons with tau {data.tau}, the first file with {tau}; use files of one tau"
+            )
+    if args.start == "constructed":
+        start = construct(tau, args.d_model, args.kernel_size, seed=args.seed)
+    else:
+        start = load_reduced(args.start, tau)
+    began = time.monotonic()
+
+    def progress(step: int, error: float) -> None:
+        print(f"step {step}/{args.steps}: held-out error {error:.3e}, {time.monotonic() - began:.0f} s", flush=True)
+
+    pairs = [(data.input, data.mem) for data in sets]
+    sdn = refine(start, pairs, args.steps, args.batch, args.smoothing, args.seed, progress=progress)
+    sdn.meta["refine_data"] = [data.header | dict(zip("NT", data.input.shape, strict=True)) for data in sets]
+    sdn.meta["command"] = " ".join(["python -m sdn.refine", *map(shlex.quote, argv)])
+    save_reduced(sdn, args.save)
+    print(f"{args.save}: tau {tau}, {sdn.n_weights()} weights")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
