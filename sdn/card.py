@@ -64,7 +64,7 @@ def card(sdn: ReducedSDN, file: str, scores: dict[str, dict[str, SpikeScore]], c
         "## Made by",
         _made_by(sdn.meta),
         "## Measured",
-        f"Every row: {white.steps} steps of fresh sequences, exact neuron against this file in float32, by `{command}`.",
+        f"Every row: {white.steps} steps of fresh sequences, exact neuron against this file, by `{command}`.",
         _own_table({law: by[OWN] for law, by in scores.items()}),
         "Wrong over true spikes next to predictors without any weight (MAE of mem in brackets):",
         _baseline_table(scores),
@@ -84,11 +84,9 @@ def _made_by(meta: dict[str, Any]) -> str:
     lines = [_generate_line(header) for header in meta.get("refine_data", [])]
     if "command" in meta:
         lines.append(meta["command"])
-    facts = {
-        key: value for key, value in sorted(meta.items()) if not isinstance(value, (dict, list)) and key != "command"
-    }
+    plain = {k: v for k, v in sorted(meta.items()) if k != "command" and not isinstance(v, (dict, list))}
     text = "```\n" + "\n".join(lines) + "\n```\n\n" if lines else ""
-    return text + ("; ".join(f"{key} {value}" for key, value in sorted(plain.items())) or "Nothing is recorded.")
+    return text + ("; ".join(f"{key} {value}" for key, value in plain.items()) or "Nothing is recorded.")
 
 
 def _generate_line(header: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ Reweighting makes it a least-squares problem (r: residual, J: its Jacobian, eps:
 
 Each step is computed on fresh windows from the data and judged on others: if the error on those falls, the step is
 taken and lambda falls, else lambda grows and the step is tried again. So lambda also keeps out steps that only fit the
-few windows of a batch that lie on a ramp. The weights that did best on held-out windows, rounded to the type they are kept in, are returned.
+few windows of a batch that lie on a ramp. The weights that did best on held-out windows, rounded to the type they are
+kept in, are returned.
 """
 
 from __future__ import annotations
