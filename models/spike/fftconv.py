@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# On a CPU the rows of a batch are transformed a few at a time, so that a spectrum is multiplied while it is still in the
-# cache and only a piece of it is alive. Elements of the padded signal.
+# On a CPU the rows of a batch are transformed a few at a time, so that a spectrum is multiplied while it is in the cache
+# and only a piece of it is alive. Elements of the padded signal.
 _CPU_PIECE = 1 << 20
 
 
@@ -74,7 +74,8 @@ class _FFTConv(torch.autograd.Function):
         if not need_k:
             return grad_u, None, None
         circular = torch.fft.irfft(grad_kf, n)
-        grad_k = circular.new_zeros(ctx.directions, u.shape[1], L)
+        # Channels first in memory, as the kernel's own backward pass wants them.
+        grad_k = circular.new_zeros(u.shape[1], ctx.directions, L).transpose(0, 1)
         grad_k[0] = circular[:, :L]
         if ctx.directions == 2:
             grad_k[1, :, : L - 1] = circular[:, n - L + 1 :].flip(-1)

@@ -37,8 +37,8 @@ class SpikingSSM(nn.Module):
         dropout: probability of dropping a channel, see :class:`SS4D`.
         prenorm: normalise before each layer, else after the residual sum.
         norm: "batch", "layer" or "none".
-        postnorm: "fixed", or "legacy" for the released code, which computed the post-norm and dropped it: then a model with
-            ``prenorm: false`` has no norm (nor its dead parameters). Without effect on pre-norm models.
+        postnorm: "fixed", or "legacy" for the released code, which computed the post-norm and dropped it: then a model
+            with ``prenorm: false`` has no norm (nor its dead parameters). Without effect on pre-norm models.
         mask_padding: use ``lengths``: padded samples are zero for the convolutions and stay out of batch norm's
             statistics, so that no output depends on its padding. Off as released: padding is a part of the signal.
         layer: options of :class:`SS4D` (all but d_model and dropout).
@@ -79,8 +79,8 @@ class SpikingSSM(nn.Module):
         """Run a whole sequence, ``x (B, L, D)`` -> ``(y (B, L, D), state)``.
 
         Args:
-            state: continue from here (``initial_state`` to start) and return the state after the last sample: for a long
-                stream in chunks, or a prefix before ``step``. Evaluation mode, no gradient. None: nothing to return.
+            state: continue from here (``initial_state`` to start) and return the state after the last sample: a stream
+                in chunks, or a prefix before ``step``. Evaluation mode, no gradient. None: nothing to return.
             lengths: true lengths ``(B,)`` of padded sequences; used with ``mask_padding`` only.
             rate: the sampling step in units of the training data's; 2 for a signal with every second sample left out.
         """

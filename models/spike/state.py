@@ -1,6 +1,6 @@
 """The recurrent state of a SpikingSSM: plain tensors, one pair a layer, batch first.
 
-``state[i] = (modes, membrane)``: SSM modes ``(B, H, N)`` complex, membrane potential ``(B, H)`` in units of the threshold.
+``state[i] = (modes, membrane)``: modes ``(B, H, N)`` complex, membrane potential ``(B, H)`` in thresholds.
 As a list of tuples of tensors it goes through ``torch.save`` and ``torch.load(weights_only=True)`` as it is.
 """
 

@@ -1,0 +1,178 @@
+"""Leaving PyTorch: the step of a causal network as a graph of real tensors, for ONNX, torch.compile and other runtimes.
+
+FFTs and complex numbers stop most exporters, the recurrence needs neither. :class:`StepGraph` holds every constant of
+:meth:`SpikingSSM.step` as real buffers::
+
+    h = A h + B x  as  re, im = a_re re - a_im im + b_re x, a_re im + a_im re + b_im x
+    I = 2 Re(C h) + D x
+
+and takes and returns its state as plain tensors, stacked over layers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdn.errors import UserError
+from sdn.files import atomic_path
+
+from .heads import LinearEncoder, SequenceDecoder
+from .network import Network
+from .norms import BatchNorm, LayerNorm
+
+STATE: tuple[str, ...] = ("modes_re", "modes_im", "membrane", "summary", "count")
+"""Names of the state tensors: ``(n, B, H, N)`` twice, ``(n, B, H)``, ``(B, H)`` and ``(1,)``."""
+
+
+class StepGraph(nn.Module):
+    """``(x_t, *state) -> (logits_t, *state)`` for one sample of a causal network.
+
+    ``x_t`` is ``(B, d_input)``, or ids ``(B,)`` behind an embedding; logits ``(B, C)`` are those of the samples so far.
+    The neuron is the exact recurrence, whatever the network was trained with.
+
+    Raises:
+        UserError: bidirectional layers, or a decoder without a streaming form.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        if not isinstance(network.decoder, SequenceDecoder):
+            raise UserError("only networks with a sequence decoder can be exported as a step")
+        backbone = network.backbone
+        constants = backbone.recurrence()
+        self.n_layers, self.prenorm, self.d_model = len(backbone.layers), backbone.prenorm, backbone.d_model
+        self.n_modes = constants[0].A.shape[-1]
+        self.pool = network.decoder.mode == "pool"
+        self.encoder, self.output = network.encoder, network.decoder.output
+        drive = [2 * c.C * c.B for c in constants]  # B folds into C, as the event engine has it
+        for name, values in {
+            "a_re": [c.A.real for c in constants],
+            "a_im": [c.A.imag for c in constants],
+            "c_re": [c.real for c in drive],
+            "c_im": [c.imag for c in drive],
+            "D": [c.D for c in constants],
+            "weight": [layer.mix.weight.squeeze(-1) for layer in backbone.layers],
+            "bias": [layer.mix.bias for layer in backbone.layers],
+        }.items():
+            self.register_buffer(name, torch.stack([v.detach() for v in values]).contiguous())
+        neurons = [layer.neuron._constants() for layer in backbone.layers]
+        self.soft = neurons[0][2] == "soft"
+        for i, name in enumerate(("tau", "u_r")):
+            values = [torch.as_tensor(n[i], dtype=self.D.dtype).detach().expand(self.d_model) for n in neurons]
+            self.register_buffer(name, torch.stack(values).contiguous())
+        self.norms = nn.ModuleList(_StepNorm(norm) for norm in backbone.norms)
+        self.eval().requires_grad_(False)
+
+    def initial_state(self, batch: int = 1) -> tuple[Tensor, ...]:
+        """Zeros, in the order of :data:`STATE`."""
+        zeros = self.D.new_zeros
+        modes = (self.n_layers, batch, self.d_model, self.n_modes)
+        return zeros(modes), zeros(modes), zeros(modes[:3]), zeros(batch, self.d_model), zeros(1)
+
+    def forward(
+        self, x: Tensor, modes_re: Tensor, modes_im: Tensor, membrane: Tensor, summary: Tensor, count: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        x = self.encoder(x)
+        all_re, all_im, all_u = [], [], []
+        for i, norm in enumerate(self.norms):
+            z = norm(x) if self.prenorm else x
+            re = self.a_re[i] * modes_re[i] - self.a_im[i] * modes_im[i] + z.unsqueeze(-1)
+            im = self.a_re[i] * modes_im[i] + self.a_im[i] * modes_re[i]
+            current = (self.c_re[i] * re - self.c_im[i] * im).sum(-1) + self.D[i] * z
+            before = self.tau[i] * membrane[i] + current
+            s = (before >= 1).to(before.dtype)
+            u = before - s if self.soft else before * (1 - s) + self.u_r[i] * s
+            z = F.glu(F.linear(s, self.weight[i], self.bias[i]), -1)
+            x = x + z if self.prenorm else norm(x + z)
+            all_re.append(re)
+            all_im.append(im)
+            all_u.append(u)
+        count = count + 1
+        summary = summary + x if self.pool else x
+        logits = self.output(summary / count if self.pool else summary)
+        return logits, torch.stack(all_re), torch.stack(all_im), torch.stack(all_u), summary, count
+
+
+class _StepNorm(nn.Module):
+    """A norm of one sample ``(B, H)``; batch norm folded to its scale and shift."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.layer = None
+        if isinstance(norm, LayerNorm):
+            self.layer = nn.LayerNorm(norm.normalized_shape, norm.eps).to(norm.weight)
+            self.layer.load_state_dict(norm.state_dict())
+        elif isinstance(norm, BatchNorm):
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            self.register_buffer("scale", scale.detach())
+            self.register_buffer("shift", (norm.bias - norm.running_mean * scale).detach())
+        self.folded = isinstance(norm, BatchNorm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.layer is not None:
+            return self.layer(x)
+        return x * self.scale + self.shift if self.folded else x
+
+
+def example(network: Network, batch: int = 1) -> Tensor:
+    """An input of one step: zeros ``(batch, d_input)``, or ids ``(batch,)``."""
+    if isinstance(network.encoder, LinearEncoder):
+        return network.encoder.weight.new_zeros(batch, network.encoder.in_features)
+    return torch.zeros(batch, dtype=torch.long)
+
+
+def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> Path:
+    """Write the step as an ONNX graph: inputs ``x`` and the state, outputs ``logits`` and the state as ``next_*``.
+
+    Needs the packages onnx and onnxscript (requirements-export.txt).
+
+    Raises:
+        UserError: the packages are missing, or the network has no step.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError("ONNX export needs two packages: pip install onnx onnxscript") from error
+    graph = StepGraph(network.eval())
+    with atomic_path(path) as temporary:
+        torch.onnx.export(
+            graph,
+            (example(network, batch), *graph.initial_state(batch)),
+            str(temporary),
+            input_names=["x", *STATE],
+            output_names=["logits", *(f"next_{name}" for name in STATE)],
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    return Path(path)
+
+
+def export_parallel(network: Network, length: int, batch: int = 1) -> torch.export.ExportedProgram:
+    """The parallel form as a ``torch.export`` program for inputs of ``length`` samples."""
+    frozen = copy.deepcopy(network).eval().requires_grad_(False)
+    x = example(network, batch).unsqueeze(1).repeat_interleave(length, 1)
+    with torch.no_grad():
+        return torch.export.export(frozen, (x,))
+
+
+def assert_same(network: Network, inputs: Sequence[Tensor], outputs: Sequence[Tensor], atol: float = 1e-4) -> None:
+    """Check ``outputs``, logits of another runtime after each of ``inputs``, against ``network.step``.
+
+    Raises:
+        UserError: they differ by more than ``atol`` somewhere.
+    """
+    state = network.initial_state(inputs[0].shape[0])
+    for t, (x, theirs) in enumerate(zip(inputs, outputs, strict=True)):
+        ours, state = network.step(x, state)
+        worst = float((ours - theirs).abs().max())
+        if not worst <= atol:
+            raise UserError(f"the exported step differs from the network by {worst:.2g} at sample {t}")

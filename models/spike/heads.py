@@ -1,0 +1,106 @@
+"""What stands before and after the backbone: encoders to ``(B, L, D)`` and decoders from it.
+
+A decoder that summarises time keeps a running :class:`Summary`, so that a stream has logits after every sample:
+after t samples they equal the logits of the first t samples run in parallel.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sdn.errors import UserError
+
+Mode = Literal["pool", "last"]
+
+
+class LinearEncoder(nn.Linear):
+    """x (B, L, d_input) -> x W^T + b, (B, L, d_model)."""
+
+    def __init__(self, d_input: int, d_model: int) -> None:
+        super().__init__(d_input, d_model)
+
+
+class EmbeddingEncoder(nn.Embedding):
+    """Token ids (B, L) -> (B, L, d_model), rows drawn from N(0, 1); the padding id has a row like any other."""
+
+    def __init__(self, n_tokens: int, d_model: int) -> None:
+        super().__init__(n_tokens, d_model)
+
+
+class Summary(NamedTuple):
+    """Running summary of a stream: sum over the samples so far, or the last one, ``(B, D)``; and their number."""
+
+    value: Tensor
+    count: int
+
+
+def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
+    """(B, L, D) -> (B, D): the mean over time or the last step, of the first ``lengths`` (B,) steps if given."""
+    if lengths is None:
+        return h.mean(1) if mode == "pool" else h[:, -1]
+    lengths = lengths.to(h.device)
+    if mode == "last":
+        return h[torch.arange(len(h), device=h.device), lengths - 1]
+    inside = torch.arange(h.shape[1], device=h.device) < lengths.unsqueeze(1)
+    # masked_fill and not a product: whatever stands in the padding, NaN included, must not come through
+    return h.masked_fill(~inside.unsqueeze(-1), 0).sum(1) / lengths.unsqueeze(1).to(h.dtype)
+
+
+class _Summarising(nn.Module):
+    def __init__(self, mode: Mode, use_lengths: bool) -> None:
+        super().__init__()
+        if mode not in ("pool", "last"):
+            raise UserError(f"decoder.mode must be pool or last, not {mode!r}")
+        self.mode, self.use_lengths = mode, use_lengths
+
+    def summary(self, h: Tensor, lengths: Tensor | None) -> Tensor:
+        if self.use_lengths and lengths is None:
+            raise UserError("decoder.use_lengths is on but this data set gives no lengths; set it to false")
+        return summarise(h, self.mode, lengths if self.use_lengths else None)
+
+
+class SequenceDecoder(_Summarising):
+    """(B, L, d_model) -> (B, d_output): summary over time, then a linear layer."""
+
+    def __init__(self, d_model: int, d_output: int, mode: Mode = "pool", use_lengths: bool = False) -> None:
+        super().__init__(mode, use_lengths)
+        self.output = nn.Linear(d_model, d_output)
+
+    def forward(self, h: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.output(self.summary(h, lengths))
+
+    def step(self, h: Tensor, state: Summary | None) -> tuple[Tensor, Summary]:
+        """``(h_t (B, D), summary of what came before) -> (logits (B, C) of the samples so far, summary)``."""
+        pool = self.mode == "pool" and state is not None
+        state = Summary(state.value + h if pool else h, 1 if state is None else state.count + 1)
+        return self.output(state.value / state.count if self.mode == "pool" else state.value), state
+
+
+class RetrievalDecoder(_Summarising):
+    """(2B, L, d_model), first all first texts, then all second ones -> (B, d_output).
+
+    a, b: summaries of the two. logits = W2 gelu(W1 [a, b, a - b, a * b] + b1) + b2, or with [a, b] if not ``nli``.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_output: int,
+        mode: Mode = "pool",
+        use_lengths: bool = True,
+        nli: bool = True,
+        d_hidden: int | None = None,
+    ) -> None:
+        super().__init__(mode, use_lengths)
+        self.nli = nli
+        hidden = d_hidden or d_model
+        self.classifier = nn.Sequential(
+            nn.Linear((4 if nli else 2) * d_model, hidden), nn.GELU(), nn.Linear(hidden, d_output)
+        )
+
+    def forward(self, h: Tensor, lengths: Tensor | None = None) -> Tensor:
+        a, b = self.summary(h, lengths).chunk(2)
+        return self.classifier(torch.cat([a, b, a - b, a * b] if self.nli else [a, b], -1))
