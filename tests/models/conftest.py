@@ -1,0 +1,16 @@
+import pytest
+import torch
+
+
+@pytest.fixture
+def random_sdn():
+    """Make neurons with an SDN of random weights."""
+    from sdn.network import SDN
+    from sdn.neurons import SDNNeuron
+    from sdn.reduce import reduce
+
+    def make(seed=0):
+        torch.manual_seed(seed)
+        return SDNNeuron(reduce(SDN().eval(), 0.125))
+
+    return make

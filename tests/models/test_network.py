@@ -1,0 +1,210 @@
+"""A whole network as one file, as a stream, and in other runtimes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from models.spike.export import STATE, StepGraph, assert_same, example, export_onnx, export_parallel
+from models.spike.network import Network, load, save
+from sdn.errors import UserError
+
+LAYER = {"neuron": "sltt", "d_state": 16}
+SPEC = {
+    "model": {"d_model": 16, "n_layers": 2, "prenorm": True, "norm": "batch", "layer": LAYER},
+    "encoder": {"kind": "linear", "d_input": 1},
+    "decoder": {"kind": "sequence", "d_output": 10},
+    "facts": {"accuracy": 0.5},
+}
+
+
+def _network(**changes):
+    torch.manual_seed(0)
+    network = Network(SPEC | changes)
+    network.train()
+    network.backbone(torch.randn(4, 40, 16))
+    return network.eval()
+
+
+@pytest.mark.parametrize("mode", ["pool", "last"])
+def test_logits_of_a_stream_are_those_of_the_prefix(mode):
+    network = _network(decoder={"kind": "sequence", "d_output": 3, "mode": mode}).double()
+    x = torch.rand(2, 30, 1, dtype=torch.float64)
+    state = network.initial_state(2)
+    for t in range(30):
+        logits, state = network.step(x[:, t], state)
+        if t in (0, 13, 29):
+            torch.testing.assert_close(logits, network(x[:, : t + 1]), rtol=0, atol=1e-10)
+
+
+def test_embedding_networks_stream_token_ids():
+    network = _network(encoder={"kind": "embedding", "n_tokens": 7}).double()
+    x = torch.randint(7, (2, 12))
+    state = network.initial_state(2)
+    for t in range(12):
+        logits, state = network.step(x[:, t], state)
+    torch.testing.assert_close(logits, network(x), rtol=0, atol=1e-10)
+
+
+def test_language_model_streams_log_probabilities():
+    spec = SPEC | {
+        "encoder": {"kind": "adaptive", "n_tokens": 20, "cutoffs": [5, 10], "div_val": 2},
+        "decoder": {"kind": "adaptive"},
+    }
+    torch.manual_seed(0)
+    network = Network(spec).double().eval()
+    x = torch.randint(20, (1, 9))
+    parallel = network(x)
+    torch.testing.assert_close(parallel.exp().sum(-1), torch.ones(1, 9).double())
+    state = network.initial_state(1)
+    for t in range(9):
+        logits, state = network.step(x[:, t], state)
+        torch.testing.assert_close(logits, parallel[:, t], rtol=0, atol=1e-10)
+
+
+def test_file_round_trip(tmp_path):
+    network = _network()
+    save(network, tmp_path / "net.safetensors")
+    again = load(tmp_path / "net.safetensors")
+    x = torch.rand(2, 20, 1)
+    assert torch.equal(network(x), again(x))
+    assert again.facts == {"accuracy": 0.5}
+
+
+def test_file_of_an_sdn_network_carries_the_sdn(tmp_path, random_sdn):
+    network = _network()
+    for layer in network.backbone.layers:
+        layer.neuron = random_sdn()
+    network.spec["model"]["layer"] = LAYER | {"neuron": "sdn", "sdn": "somewhere/else.safetensors"}
+    save(network, tmp_path / "net.safetensors")
+    again = load(tmp_path / "net.safetensors")
+    x = torch.rand(2, 20, 1)
+    assert torch.equal(network(x), again(x))
+    assert type(again.backbone.layers[0].neuron).__name__ == "SDNNeuron"
+
+
+def test_loads_where_hydra_and_lightning_cannot_be_imported(tmp_path):
+    save(_network(), tmp_path / "net.safetensors")
+    code = (
+        "import sys\n"
+        "for name in ('hydra', 'omegaconf', 'pytorch_lightning', 'src'): sys.modules[name] = None\n"
+        "import torch; from models.spike import load\n"
+        f"print(load({str(tmp_path / 'net.safetensors')!r})(torch.zeros(1, 8, 1)).shape)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "[1, 10]" in run.stdout
+
+
+@pytest.mark.parametrize("damage", ["missing", "foreign", "truncated", "other weights"])
+def test_broken_files_are_refused_in_a_sentence(tmp_path, damage):
+    path = tmp_path / "net.safetensors"
+    if damage != "missing":
+        save(_network(), path)
+    if damage == "foreign":
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.zeros(1)}, path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    if damage == "other weights":
+        network = _network()
+        network.spec["model"]["n_layers"] = 1
+        save(network, path)
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_parts_and_streams_that_cannot_be():
+    with pytest.raises(UserError, match="unknown encoder"):
+        Network(SPEC | {"encoder": {"kind": "conv"}})
+    with pytest.raises(UserError, match="does not fit"):
+        Network(SPEC | {"decoder": {"kind": "sequence", "d_output": 2, "typo": 1}})
+    with pytest.raises(UserError, match="retrieval"):
+        _network(decoder={"kind": "retrieval", "d_output": 2}).initial_state()
+    with pytest.raises(UserError, match="bidirectional"):
+        StepGraph(Network(SPEC | {"model": SPEC["model"] | {"layer": LAYER | {"bidirectional": True}}}).eval())
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_step_graph_is_the_network_in_real_numbers(norm, prenorm):
+    layer = LAYER | {"neuron": "bptt", "reset": "soft", "trainable_B": True}
+    model = SPEC["model"] | {"norm": norm, "prenorm": prenorm, "layer": layer}
+    network = _network(model=model).double()
+    graph = StepGraph(network)
+    x = torch.rand(2, 60, 1, dtype=torch.float64)
+    state, outputs = graph.initial_state(2), []
+    for x_t in x.unbind(1):
+        logits, *state = graph(x_t, *state)
+        outputs.append(logits)
+    assert_same(network, x.unbind(1), outputs, atol=1e-10)
+    with pytest.raises(UserError, match="sample 0"):
+        assert_same(network, x.unbind(1), [o + 1 for o in outputs])
+
+
+def test_parallel_form_through_torch_export():
+    network = _network()
+    program = export_parallel(network, 32)
+    x = torch.rand(1, 32, 1)
+    torch.testing.assert_close(program.module()(x), network(x).detach())
+
+
+def test_onnx_runtime_streams_a_thousand_steps(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network = _network()
+    export_onnx(network, tmp_path / "step.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "step.onnx"))
+    graph = StepGraph(network)
+    x = torch.rand(1000, 1, 1)
+    ours = graph.initial_state()
+    theirs = [v.numpy() for v in ours]
+    differing = 0
+    for x_t in x:
+        logits, *theirs = session.run(None, {"x": x_t.numpy(), **dict(zip(STATE, theirs, strict=True))})
+        expected, *ours = graph(x_t, *ours)
+        differing += not np.allclose(logits, expected.numpy(), rtol=0, atol=1e-4)
+    assert differing == 0
+    assert example(network).shape == (1, 1)
+
+
+def test_nir_of_affine_and_neuron_simulates_to_the_same_spikes():
+    nir = pytest.importorskip("nir")
+    from models.spike.nir_export import to_nir
+    from sdn.lif import lif_reference
+    from sdn.neurons import LIF
+
+    torch.manual_seed(0)
+    affine = torch.nn.Linear(3, 5)
+    graph = to_nir([affine, LIF(0.25, "sltt", u_r=-0.1)], dt=1e-3, v_th=0.7)
+    lif = next(node for node in graph.nodes.values() if isinstance(node, nir.LIF))
+    x = torch.randn(200, 3)
+    current = affine(x).detach().double().numpy()
+    v, spikes = np.zeros(5), []
+    for i_t in current:
+        v = v + 1e-3 / lif.tau * (lif.v_leak - v + lif.r * i_t)
+        fired = v >= lif.v_threshold
+        v = np.where(fired, lif.v_reset, v)
+        spikes.append(fired)
+    expected = lif_reference(torch.from_numpy(current).T / 0.7, 0.25, -0.1)[1]
+    np.testing.assert_array_equal(np.array(spikes).T, expected.numpy() > 0)
+
+
+def test_nir_refuses_what_it_cannot_express():
+    pytest.importorskip("nir")
+    from models.spike.nir_export import to_nir
+    from sdn.neurons import LIF
+
+    affine = torch.nn.Linear(2, 2)
+    with pytest.raises(UserError, match="ONNX"):
+        to_nir([affine, _network().backbone])
+    with pytest.raises(UserError, match="GLU"):
+        to_nir([affine, torch.nn.GLU()])
+    with pytest.raises(UserError, match="soft"):
+        to_nir([affine, LIF(0.2, "bptt", "soft")])
+    with pytest.raises(UserError, match="begin"):
+        to_nir([LIF(0.2)])
