@@ -18,10 +18,8 @@ class Digits(SequenceData):
 
     def __init__(self, val_fraction: float = 0.1, test_fraction: float = 0.2, seed: int = 42) -> None:
         super().__init__(seed=seed)
-        if not (0 < val_fraction and 0 < test_fraction and val_fraction + test_fraction < 1):
-            raise UserError(
-                "dataset.val_fraction and dataset.test_fraction must be positive and leave some to train on"
-            )
+        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
+            raise UserError("dataset.val_fraction and test_fraction must be positive and leave a rest to train on")
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
     def setup(self) -> None:

@@ -118,7 +118,7 @@ class Loader:
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        self.order, self.sampler = order, order
+        self.order = self.sampler = self.batch_sampler = order  # Lightning tells the last two the epoch
         self._delivered = 0
         self._generator = torch.Generator()  # of worker seeds; a generator of its own leaves the global one alone
         self._loader = DataLoader(

@@ -1,0 +1,145 @@
+"""The configuration: what may stand in it, and Hydra's complaints in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sdn.errors import UserError
+from src.registry import REGISTRY, check_arguments, lookup, suggestion
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+GROUPS = ("dataset", "task", "encoder", "decoder", "model", "loader", "optimizer", "scheduler", "trainer", "callbacks")
+
+
+def register_resolvers() -> None:
+    """``${choose:condition,a,b}`` is a if the condition is true, else b (also where it is null)."""
+    OmegaConf.register_new_resolver("choose", lambda condition, a, b: a if condition else b, replace=True)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The composed configuration as nested dicts and lists, interpolations filled in and checked.
+
+    Keys that begin with two underscores serve interpolation and are left out.
+
+    Raises:
+        UserError: an interpolation cannot be filled in, or a key is not known.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration is incomplete: {_first_line(error)}") from error
+    values = _strip(values)
+    check(values)
+    return values
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse keys that nothing reads, and text where a number or true/false belongs.
+
+    Raises:
+        UserError: with the nearest key there is.
+    """
+    root = _read(CONFIGS / "config.yaml")
+    sections = {name: set(value) for name, value in root.items() if isinstance(value, dict) and name != "hydra"}
+    known = set(root) - {"defaults", "hydra"} | set(GROUPS)
+    for key in config:
+        if key not in known:
+            raise UserError(f"unknown key {key}{suggestion(key, known)}")
+    for section, keys in sections.items():
+        for key in config[section] or {}:
+            if key not in keys:
+                raise UserError(f"unknown key {section}.{key}{suggestion(key, keys)}")
+    for group in GROUPS:
+        if group not in config:
+            raise UserError(f"the configuration has no {group}; choose one with {group}=NAME")
+        part = config[group]
+        if group in REGISTRY and part and part.get("_name_") is not None:
+            check_arguments(group, lookup(group, part["_name_"]), [key for key in part if key != "_name_"])
+    for name, options in config["callbacks"].items():
+        check_arguments(f"callbacks.{name}", lookup("callback", name), options or {})
+    _check_types(config)
+
+
+def _check_types(config: Mapping[str, Any]) -> None:
+    defaults = known_keys()
+    for key, value in _flatten(config).items():
+        default = defaults.get(key)
+        if isinstance(value, str) and isinstance(default, (bool, int, float)) and not key.startswith("trainer."):
+            what = "true or false" if isinstance(default, bool) else "a number"
+            raise UserError(f"{key} must be {what}, not {value!r}")
+
+
+def known_keys() -> dict[str, Any]:
+    """Every full key of the shipped configuration (``model.layer.d_state``) with a default value."""
+    keys: dict[str, Any] = {}
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        prefix = ".".join(path.parent.relative_to(CONFIGS).parts)
+        if "@package _global_" in path.read_text(encoding="utf-8"):
+            prefix = ""
+        body = {key: value for key, value in _read(path).items() if key != "defaults"}
+        for key, value in _flatten(body, prefix).items():
+            keys.setdefault(key, value)
+            if keys[key] is None:
+                keys[key] = value
+    return keys
+
+
+def explain(error: Exception) -> UserError:
+    """A complaint of Hydra or OmegaConf about the command line as one sentence."""
+    text = str(error)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match[1]
+        known = known_keys()
+        close = difflib.get_close_matches(key, known, 1) or [
+            name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]
+        ]
+        groups = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*") if path.is_dir()}
+        close = difflib.get_close_matches(key, groups, 1) if "." not in key and not close else close
+        return UserError(f"unknown key {key}" + (f"; did you mean {close[0]!r}?" if close else "; see --cfg job"))
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, name = match[1].rpartition("/")
+        top = group.partition("/")[0]
+        options = [str(p.relative_to(CONFIGS / top).with_suffix("")) for p in (CONFIGS / top).rglob("*.yaml")]
+        wanted = match[1][len(top) + 1 :] if top else name
+        return UserError(f"there is no {top or 'configuration'} {wanted!r}{_nearest(wanted, options)}")
+    return UserError(f"cannot read the command line or configuration: {_first_line(error)}")
+
+
+def _nearest(name: str, options: list[str]) -> str:
+    for option in sorted(options):
+        if option.rpartition("/")[2] == name:
+            return f"; did you mean {option!r}?"
+    return suggestion(name, options)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split("\n")[0].split()).rstrip(".")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            flat |= {name: None} | _flatten(value, name)
+        else:
+            flat[name] = value
+    return flat
+
+
+def _strip(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _strip(v) for k, v in value.items() if not (str(k).startswith("__"))}
+    return [_strip(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,191 @@
+"""Train, validate or test one experiment: ``python -m train experiment=spikingssm/NAME [key=value ...]``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from sdn.errors import UserError, door
+from sdn.files import write_text
+from src.config import CONFIGS, explain, plain, register_resolvers
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from src.module import SequenceModule
+
+MODES = ("fit", "validate", "test")
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """The command line through Hydra; returns the exit code, 2 for a mistake of the user."""
+    register_resolvers()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, and we say them in one sentence
+    return door(_compose_and_run)()
+
+
+def _compose_and_run() -> None:
+    try:
+        _job()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
+def _job(config: DictConfig) -> float | None:
+    """One run; the value is what a Hydra sweeper may optimise. A user's mistake ends the process, sweep and all."""
+    register_resolvers()  # also in the processes of a launcher
+    results: dict[str, Any] = {}
+    if code := door(lambda: results.update(run(plain(config))))():
+        sys.exit(code)
+    return results.get("best")
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Do what ``train.mode`` says in the current folder, with a configuration from :func:`src.config.plain`.
+
+    Returns (and writes to ``results.json``) ``best``, the best value of the monitored figure, the last figures of
+    training and validation, those of the test, and what the run consisted of.
+
+    Raises:
+        UserError: see there; nothing a user can mend ends in a traceback.
+    """
+    import pytorch_lightning as pl
+    import torch
+
+    from src.callbacks.parameters import count
+    from src.checkpoint import freeze_all_but_decoder, load_pretrained
+    from src.module import SequenceModule
+    from src.registry import build
+    from src.trainer import make_trainer
+
+    train = config["train"]
+    if train["mode"] not in MODES:
+        raise UserError(f"train.mode must be one of {', '.join(MODES)}, not {train['mode']!r}")
+    start = time.perf_counter()
+    _quieten()
+    torch.set_float32_matmul_precision(train["float32_precision"])
+    pl.seed_everything(train["seed"], workers=True, verbose=False)
+    checkpoint = _checkpoint(config)
+
+    data = build("dataset", config["dataset"])
+    data.prepare()
+    data.setup()
+    module = SequenceModule(config, data)
+    if train["pretrained_model_path"] and checkpoint is None:
+        load_pretrained(
+            module,
+            train["pretrained_model_path"],
+            train["pretrained_model_strict_load"],
+            train["ignore_pretrained_layers"],
+        )
+    if train["pretrained_freeze_encoder"]:
+        freeze_all_but_decoder(module)
+    trainer = make_trainer(config)
+    log.info("run folder %s", Path.cwd())
+
+    figures = _fit(trainer, module, config, checkpoint) if train["mode"] == "fit" else {}
+    if train["mode"] == "validate":
+        figures = trainer.validate(module, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        figures = {name: value for loader in figures for name, value in loader.items()}
+    if train["mode"] == "test" or (train["mode"] == "fit" and train["test"] and not trainer.fast_dev_run):
+        figures |= _test(trainer, module, checkpoint)
+    best = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    results = {
+        "best": figures.get(train["monitor"]) if best is None else float(best),
+        "monitor": train["monitor"],
+        **figures,
+        "parameters": count(module)["total"],
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seed": train["seed"],
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+    if trainer.is_global_zero:
+        write_text("results.json", json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def _fit(
+    trainer: pl.Trainer, module: SequenceModule, config: dict[str, Any], checkpoint: Path | None
+) -> dict[str, float]:
+    if config["train"]["validate_at_start"]:
+        trainer.validate(module, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        _say(trainer, "val", "at the start")
+    trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    return {
+        name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(("train/", "val/"))
+    }
+
+
+def _test(trainer: pl.Trainer, module: SequenceModule, checkpoint: Path | None) -> dict[str, float]:
+    """Figures of the test set: after a fit of its best weights, otherwise of the given ones."""
+    chosen = getattr(trainer.checkpoint_callback, "best_model_path", "") or checkpoint
+    if chosen and not Path(chosen).is_file():
+        log.warning("the best checkpoint %s is gone; testing the last weights", chosen)
+        chosen = None
+    found = trainer.test(module, ckpt_path=chosen, weights_only=True, verbose=False)
+    _say(trainer, "test", f"of {chosen}" if chosen else "of the last weights")
+    return {name: value for loader in found for name, value in loader.items()}
+
+
+def _say(trainer: pl.Trainer, split: str, what: str) -> None:
+    from src.callbacks.progress import figures
+
+    if trainer.is_global_zero:
+        print(f"{figures(trainer.callback_metrics, [split]).strip()}  ({what})", flush=True)
+
+
+def _checkpoint(config: dict[str, Any]) -> Path | None:
+    """Where to go on from, or whose weights to evaluate: ``train.ckpt``, else what ``tolerance.id`` finds."""
+    from src.checkpoint import load_checkpoint
+    from src.paths import resolve
+    from src.tolerance import last_checkpoint, remember
+
+    tolerance, train = config["tolerance"], config["train"]
+    path = resolve(train["ckpt"]) if train["ckpt"] else None
+    if tolerance["id"] is not None and train["mode"] == "fit":
+        found = last_checkpoint(str(tolerance["id"]), tolerance["logdir"])
+        path = found or path
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            remember(str(tolerance["id"]), tolerance["logdir"], Path.cwd())
+    if path is None:
+        if train["mode"] != "fit":
+            raise UserError(f"train.mode={train['mode']} needs the weights of a run: give train.ckpt=PATH")
+        return None
+    load_checkpoint(path)  # a missing or foreign file is told before the data are prepared
+    if train["mode"] == "fit":
+        log.info("going on from %s", path)
+    return path
+
+
+def _quieten() -> None:
+    """Lightning's advice that does not apply here."""
+    for module in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(module).setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*sync_dist=True.*",  # sums are reduced by the module itself
+        ".*LeafSpec.*",
+        ".*exists and is not empty.*",
+        ".*WeightAveraging callback, but loading a checkpoint outside.*",
+        ".*Experiment logs directory.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

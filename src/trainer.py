@@ -1,0 +1,104 @@
+"""Lightning's trainer from a configuration: loggers, callbacks, strategy."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from sdn.errors import UserError
+from src.registry import build, check_arguments
+
+log = logging.getLogger(__name__)
+
+
+def make_trainer(config: Mapping[str, Any]) -> pl.Trainer:
+    """The trainer of a run in the current folder.
+
+    Raises:
+        UserError: an argument is unknown or Lightning refuses it.
+    """
+    arguments = dict(config["trainer"])
+    check_arguments("trainer", pl.Trainer.__init__, arguments)
+    loggers = make_loggers(config)
+    try:
+        return pl.Trainer(
+            **arguments,
+            logger=loggers or False,
+            callbacks=make_callbacks(config, bool(loggers)),
+            default_root_dir=".",
+            enable_checkpointing=any(config["callbacks"].get(name) is not None for name in ("best", "last")),
+            enable_model_summary=False,
+            enable_progress_bar=_bar(config),
+            use_distributed_sampler=False,  # the loaders know their share
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from error
+
+
+def make_callbacks(config: Mapping[str, Any], logging_on: bool) -> list[Callback]:
+    """The callbacks that are not null, and those that ``train`` switches ask for."""
+    train = config["train"]
+    wanted = {name: options for name, options in config["callbacks"].items() if options is not None}
+    if train["ema"]:
+        if not 0 < train["ema"] < 1:
+            raise UserError(f"train.ema is a decay between 0 and 1, not {train['ema']}")
+        wanted = {"ema": {"decay": train["ema"]}, **wanted}
+    if train["track_grad_norms"]:
+        wanted["grad_norms"] = {}
+    if not logging_on:
+        wanted.pop("learning_rate_monitor", None)
+    built = [build("callback", {"_name_": name, **options}) for name, options in wanted.items()]
+    return [callback for callback in built if callback is not None]
+
+
+def _bar(config: Mapping[str, Any]) -> bool:
+    from pytorch_lightning.callbacks import ProgressBar
+
+    options = config["callbacks"].get("progress")
+    return options is not None and isinstance(build("callback", {"_name_": "progress", **options}), ProgressBar)
+
+
+def make_loggers(config: Mapping[str, Any]) -> list[Logger]:
+    """CSV and TensorBoard in ``logs/``, and wandb if a project is named."""
+    loggers: list[Logger] = []
+    if config["logger"]["csv"]:
+        loggers.append(CSVLogger("logs", name="", version=""))
+    if config["logger"]["tensorboard"] and importlib.util.find_spec("tensorboard"):
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger("logs", name="tensorboard", version=""))
+    wandb = config["wandb"]
+    if wandb and wandb["project"] and (logger := _wandb(wandb)):
+        loggers.append(logger)
+    return loggers
+
+
+def _wandb(options: Mapping[str, Any]) -> Logger | None:
+    """A wandb logger whose failures are told once and then ignored; None if it cannot even start."""
+    try:
+        from pytorch_lightning.loggers import WandbLogger
+
+        class Careful(WandbLogger):
+            broken = False
+
+            def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+                try:
+                    if not self.broken:
+                        super().log_metrics(*args, **kwargs)
+                except Exception as error:
+                    self.broken = True
+                    log.warning("wandb failed and is left out from here on: %s", error)
+
+        logger = Careful(save_dir=".", **options)
+        _ = logger.experiment  # starts the service, or fails, now
+        return logger
+    except Exception as error:
+        log.warning("wandb could not be started and is left out: %s", str(error).strip().splitlines()[0])
+        return None
