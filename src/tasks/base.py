@@ -27,8 +27,12 @@ class Task(nn.Module):
     Subclasses are built as ``cls(data, d_model, **task config)``.
     """
 
-    encoder: nn.Module | None = None
-    decoder: nn.Module | None = None
+    encoder: nn.Module | None
+    decoder: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = self.decoder = None  # not as class attributes, which would hide submodules of these names
 
     def forward(self, output: Tensor, y: Tensor, z: dict[str, Any]) -> Sums:
         raise NotImplementedError

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdn.errors import UserError
 from models.spike.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from sdn.errors import UserError
 
 N, D, CUTOFFS = 23, 8, [5, 11]
 
