@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# On a CPU the rows of a batch are transformed a few at a time, so that a spectrum is multiplied while it is in the cache
-# and only a piece of it is alive. Elements of the padded signal.
+# On a CPU the rows of a batch are transformed a few at a time: a spectrum is multiplied while it is in the cache, and
+# only a piece of it is alive. Elements of the padded signal.
 _CPU_PIECE = 1 << 20
 
 

@@ -71,7 +71,6 @@ class SpikingSSM(nn.Module):
             make_norm(norm, d_model)
             norm = "none"
         self.norms = nn.ModuleList(make_norm(norm, d_model) for _ in range(n_layers))
-        _mark_no_decay(self)
 
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None, rate: float = 1.0
@@ -135,11 +134,3 @@ def _layer_options(layer: Mapping[str, object]) -> dict[str, object]:
     if unknown := [str(name) for name in layer if name not in allowed]:
         raise UserError(f"unknown layer option {', '.join(unknown)}; allowed are {', '.join(allowed)}")
     return dict(layer)
-
-
-def _mark_no_decay(model: nn.Module) -> None:
-    """No weight decay on biases and norms, the rule of S4's training loop, carried by the parameters themselves."""
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if name.endswith("bias") or isinstance(module, (nn.LayerNorm, nn.BatchNorm1d)):
-                parameter._optim = {"weight_decay": 0.0}
