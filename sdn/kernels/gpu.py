@@ -135,8 +135,8 @@ def sdn_forward(
     if not I.numel():
         return s, mem
     D, K = triton.next_power_of_2(d), triton.next_power_of_2(k)
-    # A thread keeps D + K numbers a step in registers: 8 steps at d = k = 8, one from 65 on.
-    steps = min(128 * max(1, min(8, 128 // (D + K))), max(32, triton.next_power_of_2(L)))
+    # A thread keeps D + K numbers a step in registers: 8 steps at d = k = 8, fewer for wider networks.
+    steps = min(128 * max(1, min(8, 64 // max(D, K))), max(32, triton.next_power_of_2(L)))
     H = 1 if v_th is None else v_th.numel()
     weights = (conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias)
     with _on(I):

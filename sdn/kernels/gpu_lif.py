@@ -39,7 +39,7 @@ def _run(
         if RAGGED:
             # The potential after step end - 1 is the one before step end, if that lies inside this tile.
             inside = tl.sum(tl.where(step == end - t, previous, 0.0), axis=1)
-            after = tl.where(t + TILE > end, inside, after)
+            after = tl.where(end < t + TILE, inside, after)
         u = after
     return u
 

@@ -48,12 +48,14 @@ def sdn_spikes(
     source = t[None, :] - k + offset
     window = _real(tl.load(I + start + source, mask=(offset < k) & (source >= 0) & (source < L), other=0.0))
     x = _real(tl.load(I + start + t, mask=t < L, other=0.0))
+    inverse = tl.full((1, 1), 1.0, x.dtype)
     if SCALED:
         threshold = tl.load(v_th + row % H)
-        window, x = divide(window, threshold), divide(x, threshold)
+        x = divide(x, threshold)
+        inverse = divide(inverse, threshold)
     b = _vector(mix_bias, d, 1, x, D) + tl.zeros((D, STEPS), x.dtype)
     for i in range(0, d):
-        taps = _vector(conv_weight + i * k, k, 1, x, K)
+        taps = _vector(conv_weight + i * k, k, 1, x, K) * inverse
         a = _relu(tl.sum(taps * window, axis=0) + tl.load(conv_bias + i).to(x.dtype))
         b += _vector(mix_weight + i, d, d, x, D) * a[None, :]
     predicted = tl.sum(_vector(out_weight, d, 1, x, D) * _relu(b), axis=0) + tl.load(out_bias).to(x.dtype)

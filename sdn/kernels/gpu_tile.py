@@ -55,11 +55,11 @@ def _glue(first, last):
 
 @triton.jit
 def _piece(ptr, row, R, L, t, end, RAGGED: tl.constexpr, N: tl.constexpr):
-    cols = t + tl.arange(0, N)
+    cols = tl.arange(0, N) + t
     if RAGGED:
         mask = (row < R)[:, None] & (cols < end)[None, :]
     else:
-        mask = ((row < R) & (t < end))[:, None]
+        mask = (row < tl.where(end > t, R, 0))[:, None]
     return tl.load(ptr + row.to(tl.int64)[:, None] * L + cols[None, :], mask=mask, other=0.0)
 
 
@@ -162,7 +162,7 @@ def tile_back(d, before, later, tau, SOFT: tl.constexpr):
 
 @triton.jit
 def store_tile(ptr, values, row, R, L, t, end, RAGGED: tl.constexpr):
-    cols = t + tl.arange(0, TILE)
+    cols = tl.arange(0, TILE) + t
     mask = (row < R)[:, None]
     if RAGGED:
         mask = mask & (cols < end)[None, :]
