@@ -71,7 +71,8 @@ class SpikeMetrics:
         mean = self._sum / n if n else math.nan
         std = math.sqrt(max(self._squares / n - mean**2, 0.0)) if n and math.isfinite(mean) else math.nan
         accuracy = 1 - self._wrong / n if n else math.nan
-        return SpikeScore(mean, std, self._max, accuracy, self._wrong, self._true, n)
+        most = self._max if math.isfinite(mean) else mean
+        return SpikeScore(mean, std, most, accuracy, self._wrong, self._true, n)
 
 
 @torch.no_grad()
@@ -80,7 +81,8 @@ def evaluate(
 ) -> SpikeScore:
     """Score ``predict`` (current -> mem) on sequences ``(N, L)``, ``batch`` of them at a time."""
     metrics = SpikeMetrics()
-    spikes = [None] * -(-len(current) // batch) if spike is None else spike.split(batch)
+    parts = max(1, -(-len(current) // batch))
+    spikes = [None] * parts if spike is None else spike.split(batch)
     for x, m, s in zip(current.split(batch), mem.split(batch), spikes, strict=True):
         metrics.update(predict(x), m, x, s)
     return metrics.score()

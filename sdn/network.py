@@ -137,8 +137,8 @@ class ReducedSDN(nn.Module):
         super().__init__()
         self.tau, self.meta = check_tau(tau), dict(meta or {})
         self.d_model, self.kernel_size, self.n_layers = _check_tensors(tensors)
-        for name, value in tensors.items():
-            self.register_buffer(name, value.detach().clone().contiguous())
+        for name in reduced_shapes(self.d_model, self.kernel_size, self.n_layers):
+            self.register_buffer(name, tensors[name].detach().clone().contiguous())
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, d_model={self.d_model}, kernel_size={self.kernel_size}, n_layers={self.n_layers}"
