@@ -1,4 +1,4 @@
-"""Write a file that ``torch.load`` reads, one record after the other: only a part is ever held in memory.
+"""Read a file of ``torch.save`` safely; write one record after the other, with only a part ever held in memory.
 
 ``torch.save`` needs all its tensors at once. The format itself is a plain zip of stored records, ``data.pkl`` (the
 objects, tensors by reference) and ``data/0``, ``data/1``, ... (their bytes), so the standard library can stream it.
@@ -18,9 +18,12 @@ import struct
 import sys
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 import torch
+
+from .errors import UserError
 
 # What torch.save uses, so that a mapped tensor starts on a cache line.
 _ALIGNMENT = 64
@@ -60,9 +63,14 @@ class _Pickler(pickle.Pickler):
 class Archive:
     """The open file; :meth:`record` must be entered once per tensor, in the order of the declaration."""
 
-    def __init__(self, file: IO[bytes], tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]], plain: dict) -> None:
-        self._file = file
-        self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
+    def __init__(
+        self,
+        file: IO[bytes],
+        container: zipfile.ZipFile,
+        tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]],
+        plain: dict,
+    ) -> None:
+        self._file, self._zip = file, container
         self._sizes = {n: dtype.itemsize * math.prod(shape) for n, (dtype, shape) in tensors.items()}
         self._keys = {name: str(i) for i, name in enumerate(tensors)}
         pickled = io.BytesIO()
@@ -87,9 +95,9 @@ class Archive:
         info = self._zip.getinfo(f"archive/data/{self._keys[name]}")
         return info.header_offset + _header_size(info)
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Write what follows the tensors."""
         self._write("version", b"3\n")
-        self._zip.close()
 
     def _write(self, name: str, content: bytes) -> None:
         with self._open(name, len(content)) as stream:
@@ -123,7 +131,28 @@ def open_archive(
         tensors: name -> (dtype, shape), float32 or uint8.
         plain: numbers, strings and containers of them, stored beside the tensors.
     """
-    with open(path, "wb") as file:
-        archive = Archive(file, tensors, plain)
+    with open(path, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as container:
+        archive = Archive(file, container, tensors, plain)
         yield archive
-        archive.close()
+        archive.finish()
+
+
+def read_archive(path: str | os.PathLike[str], what: str, mmap: bool = False) -> object:
+    """The plain content of a file of ``torch.save`` or :func:`open_archive`, on the CPU.
+
+    Args:
+        what: what the file should be, for the message.
+        mmap: map the tensors instead of reading them.
+
+    Raises:
+        UserError: missing, unreadable, truncated or damaged, or holding more than tensors and plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is a folder, not {what}" if path.is_dir() else f"{path} does not exist; name {what}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is truncated, damaged or not {what}") from error

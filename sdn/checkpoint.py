@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from .archive import read_archive
 from .errors import UserError
 from .files import atomic_path
 from .lif import check_tau
@@ -31,15 +29,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: missing, unreadable, damaged or foreign file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}; name a file that train.py --training wrote")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged, or not a checkpoint of an SDN fit") from error
+    content = read_archive(path, "a checkpoint that train.py --training wrote")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of an SDN fit; name a file that train.py --training wrote")
     if content.get("version") != VERSION:

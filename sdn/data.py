@@ -7,7 +7,6 @@ contiguous, time last; float32, float32, uint8; and ``header``, a dict of plain 
 from __future__ import annotations
 
 import os
-import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .archive import read_archive
 from .errors import UserError
 from .laws import Law
 from .lif import check_tau, lif_reference
@@ -66,7 +66,7 @@ def load(path: str | os.PathLike[str], tau: float | None = None) -> NeuronData:
             that are NaN, infinite or not those of the neuron in the header; another tau.
     """
     path = Path(path)
-    content = _read(path)
+    content = read_archive(path, "a data set (`python generate.py dataset` makes one)", mmap=True)
     header = content.get("header") if isinstance(content, dict) else None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is not a data set of simulated neurons; {_HELP}")
@@ -92,20 +92,6 @@ def load(path: str | os.PathLike[str], tau: float | None = None) -> NeuronData:
             f"{path} holds neurons with tau {fitted}, not {tau}; name a file made with generate.py --tau {tau}"
         )
     return data
-
-
-def _read(path: Path) -> object:
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise UserError(f"the data set {path} {what}; {_HELP}")
-    try:
-        with path.open("rb"):
-            pass
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is truncated, damaged or not a data set; {_HELP}") from error
 
 
 def _check_values(name: str, value: Tensor, path: Path) -> None:

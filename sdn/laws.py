@@ -96,7 +96,7 @@ def make_law(
     """Build a law; ``None`` takes the law's own default.
 
     Raises:
-        UserError: unknown law, std < 0, |rho| >= 1, noise < 0, a number that is not finite, or a parameter of another law.
+        UserError: unknown law, std < 0, |rho| >= 1, noise < 0, a number that is not finite, another law's parameter.
     """
     if name not in LAWS:
         raise UserError(f"unknown law {name!r}; choose one of {', '.join(LAWS)}")

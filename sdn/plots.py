@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .data import NeuronData
@@ -36,6 +37,8 @@ def curves(
     wrong.set(title="wrong spikes over true spikes", xlabel="epoch")
     wrong.set_yscale("symlog", linthresh=1e-5)
     wrong.set_ylim(bottom=0)
+    for axes in (loss, wrong):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     wrong.legend(frameon=False)
     _save(figure, path)
 

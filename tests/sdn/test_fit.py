@@ -1,0 +1,361 @@
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from sdn import fit_run
+from sdn.checkpoint import load_checkpoint, load_sdn
+from sdn.data import load
+from sdn.errors import UserError
+from sdn.fit import Fit, FitConfig
+from sdn.network import SDN
+from sdn.weights import load_reduced
+
+ROOT = Path(__file__).parents[2]
+OUTPUTS = {
+    "exp.log",
+    "metrics.csv",
+    "last_checkpoint.pth",
+    "best_checkpoint.pth",
+    "sdn.safetensors",
+    "report.json",
+    "curves.png",
+    "prediction.png",
+}
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(monkeypatch):
+    """Drawing takes seconds and is tested in test_plots.py."""
+    monkeypatch.setattr(fit_run.plots, "curves", lambda history, baselines, path: Path(path).touch())
+    monkeypatch.setattr(fit_run.plots, "prediction", lambda predict, data, path: Path(path).touch())
+
+
+@pytest.fixture
+def fit(data_file, tmp_path):
+    """``fit(*options)`` runs train.py on small data in this process; ``fit.dir`` is its folder."""
+
+    def run(*options, training=None, test=None, where="--save"):
+        training, test = training or data_file(), test or data_file("test")
+        return train.main(["--training", str(training), "--test", str(test), where, str(run.dir), *options])
+
+    run.dir = tmp_path / "exp"
+    return run
+
+
+def weights(directory):
+    """Every tensor of the last checkpoint, the optimizer's included."""
+    state = load_checkpoint(directory / fit_run.LAST)
+    moments = [value for slot in state["optimizer"]["state"].values() for value in slot.values()]
+    return [*state["model"].values(), *moments]
+
+
+def same_bits(one, two):
+    a, b = weights(one), weights(two)
+    return len(a) == len(b) > 0 and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def table(directory):
+    with open(directory / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_leaves_every_output_and_reports(fit):
+    assert fit("--epochs", "3") == 0
+    assert {path.name for path in fit.dir.iterdir()} == OUTPUTS
+    log = (fit.dir / "exp.log").read_text()
+    for words in ("MAE", "std", "max", "spike accuracy", "wrong/true spikes", "epoch 3/3", "test (60 sequences"):
+        assert words in log
+    assert log.count("baseline no memory") == log.count("baseline exact recurrence over the last 4 inputs") == 1
+    rows = table(fit.dir)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"train_loss", "val_loss", "val_mae_mean", "val_spike_accuracy", "val_wrong_over_true"} < set(rows[0])
+
+
+def test_file_for_neurons_is_the_best_checkpoint_reduced(fit, data_file):
+    fit("--epochs", "2")
+    reduced = load_reduced(fit.dir / "sdn.safetensors", tau=0.2)
+    assert reduced.n_weights() == 153
+    sdn, tau, content = load_sdn(fit.dir / "best_checkpoint.pth")
+    assert tau == 0.2
+    assert sum(p.numel() for p in sdn.parameters()) == 193
+    x = load(data_file("test")).input
+    torch.testing.assert_close(reduced(x), sdn(x), rtol=1e-4, atol=1e-5)
+    report = json.loads((fit.dir / "report.json").read_text())
+    assert report["best_epoch"] == content["epoch"]
+    assert report["test"]["wrong_over_true"] >= 0
+
+
+def test_checkpoints_hold_plain_data(fit):
+    fit("--epochs", "1")
+
+    def plain(value):
+        if isinstance(value, dict):
+            return all(map(plain, value)) and all(map(plain, value.values()))
+        if isinstance(value, (list, tuple)):
+            return all(map(plain, value))
+        return value is None or type(value) in (int, float, str, bool, torch.Tensor)
+
+    for name in (fit_run.LAST, fit_run.BEST):
+        assert plain(dict(torch.load(fit.dir / name, weights_only=True)) | {"model": {}})
+
+
+def test_fit_learns(data_file):
+    data = load(data_file(number=200, timestep=128))
+    fit = Fit(FitConfig(epochs=15, batch_size=8), data)
+    rows = [fit.run_epoch() for _ in range(15)]
+    assert rows[-1]["val_loss"] < 0.2 * rows[0]["val_loss"]
+    no_memory = data.mem.square().mean().item() / 2
+    assert rows[-1]["val_loss"] < 0.5 * no_memory
+
+
+def test_split_is_a_tenth_and_the_learning_rate_ends_at_zero(data_file):
+    fit = Fit(FitConfig(epochs=2, batch_size=1, seed=3), load(data_file()))
+    assert (len(fit.validation), len(fit.training)) == (6, 54)
+    assert sorted([*fit.validation.tolist(), *fit.training.tolist()]) == list(range(60))
+    other = Fit(FitConfig(seed=4), load(data_file()))
+    assert fit.validation.tolist() != other.validation.tolist()
+    assert fit.run_epoch()["lr"] == pytest.approx(0.005, abs=2e-4)
+    assert fit.run_epoch()["lr"] == pytest.approx(0, abs=1e-4)
+
+
+def test_same_seed_same_bits_and_global_random_state_untouched(data_file):
+    before = torch.get_rng_state()
+    one, two, other = (Fit(FitConfig(seed=seed), load(data_file())) for seed in (1, 1, 2))
+    for each in (one, two, other):
+        each.run_epoch()
+    assert all(torch.equal(a, b) for a, b in zip(one.sdn.parameters(), two.sdn.parameters(), strict=True))
+    assert not torch.equal(one.sdn.encoder.weight, other.sdn.encoder.weight)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_resume_equals_unbroken_run(fit, monkeypatch, n_layers):
+    options = ["--epochs", "4", "--n_layers", str(n_layers)]
+    fit(*options)
+    unbroken = fit.dir
+    fit.dir = unbroken.with_name("broken")
+    with monkeypatch.context() as patch:
+
+        def breaks(self, current, mem, lr, whole=Fit.step):
+            if self.epoch == 2:
+                raise KeyboardInterrupt
+            return whole(self, current, mem, lr)
+
+        patch.setattr(Fit, "step", breaks)
+        assert fit(*options) == 130
+    assert len(table(fit.dir)) == 2
+    assert fit(where="--resume") == 0
+    assert same_bits(unbroken, fit.dir)
+    assert table(unbroken) == table(fit.dir)
+    one, two = (load_reduced(folder / "sdn.safetensors").state_dict() for folder in (unbroken, fit.dir))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_resume_equals_unbroken_run_after_sigkill(data_file, tmp_path):
+    """Killed at whatever point of an epoch the moment falls on."""
+    command = [sys.executable, "train.py", "--training", str(data_file(number=400, timestep=128))]
+    command += ["--test", str(data_file("test"))]
+    options = ["--epochs", "4", "--batch_size", "4"]
+    killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
+    run = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*command, "--save", str(killed), *options], **run)
+    other = subprocess.Popen([*command, "--save", str(unbroken), *options], **run)
+    while not (killed / "metrics.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 1 <= len(table(killed)) < 4
+    subprocess.run([*command, "--resume", str(killed)], check=True, **run)
+    assert other.wait() == 0
+    assert same_bits(killed, unbroken)
+    assert table(killed) == table(unbroken)
+
+
+def test_resume_of_a_finished_run_says_so(fit, capsys):
+    fit("--epochs", "1")
+    assert fit(where="-r") == 0
+    assert "is finished after 1 epochs" in capsys.readouterr().out
+
+
+def test_killed_after_the_last_epoch_the_outputs_are_made(fit):
+    fit("--epochs", "1")
+    for name in ("report.json", "sdn.safetensors", "curves.png"):
+        (fit.dir / name).unlink()
+    assert fit(where="--resume") == 0
+    assert {path.name for path in fit.dir.iterdir()} == OUTPUTS
+
+
+def test_resume_refuses_other_data_and_options(fit, data_file, capsys):
+    assert fit("--epochs", "1", where="--resume") == 2
+    assert "holds no run" in capsys.readouterr().err
+    fit("--epochs", "1")
+    for change, words in (
+        ({"training": data_file(seed=1, number=61)}, "other training data"),
+        ({"test": data_file("other")}, "other test data"),
+    ):
+        capsys.readouterr()
+        assert fit(where="--resume", **change) == 2
+        assert words in capsys.readouterr().err
+    assert fit("--lr", "0.5", where="--resume") == 2
+    assert "started with lr 0.01, not 0.5" in capsys.readouterr().err
+    assert fit("--lr", "0.01", "--epochs", "1", where="--resume") == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"text", {"model": torch.ones(3)}], ids=["empty", "text", "foreign"])
+def test_foreign_checkpoint_is_one_sentence(fit, capsys, content):
+    fit("--epochs", "1")
+    last = fit.dir / fit_run.LAST
+    torch.save(content, last) if isinstance(content, dict) else last.write_bytes(content)
+    capsys.readouterr()
+    assert fit(where="--resume") == 2
+    err = capsys.readouterr().err
+    assert "last_checkpoint.pth" in err
+    assert err.count("\n") == 1
+
+
+def test_checkpoint_of_another_network_is_refused(fit):
+    fit("--epochs", "1")
+    path = fit.dir / fit_run.BEST
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"model": SDN(4).state_dict()}, path)
+    with pytest.raises(UserError, match="do not fit"):
+        load_sdn(path)
+
+
+def test_new_run_does_not_overwrite_an_old_one(fit, capsys):
+    fit("--epochs", "1")
+    before = (fit.dir / fit_run.LAST).read_bytes()
+    assert fit("--epochs", "1") == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert (fit.dir / fit_run.LAST).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--lr", "0"], "lr must be"),
+        (["--lr", "nan"], "lr must be"),
+        (["--weight_decay", "-1"], "weight_decay"),
+        (["--epochs", "0"], "epochs must be"),
+        (["--batch_size", "0"], "batch_size must be"),
+        (["--seed", "-1"], "seed must be"),
+        (["--d_model", "0"], "d_model"),
+        (["--k", "0"], "kernel_size"),
+        (["--n_layers", "-1"], "n_layers"),
+        (["--n_layers", "2", "--refine", "3"], "one layer"),
+        (["--device", "cuda:99"], "not available"),
+        (["--resume", "elsewhere"], "give one of them"),
+    ],
+)
+def test_nonsense_is_one_sentence_and_code_2(fit, capsys, options, words):
+    assert fit(*options) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("role", ["training", "test"])
+@pytest.mark.parametrize("fault", ["missing", "truncated", "foreign", "shape", "NaN"])
+def test_bad_data_through_the_door(fit, data_file, tmp_path, capsys, role, fault):
+    bad = tmp_path / "bad.pt"
+    good = data_file()
+    content = torch.load(good, weights_only=True)
+    if fault == "truncated":
+        bad.write_bytes(good.read_bytes()[:-3000])
+    elif fault == "foreign":
+        torch.save({"weight": torch.ones(3)}, bad)
+    elif fault == "shape":
+        torch.save(content | {"mem": content["mem"][:, 1:]}, bad)
+    elif fault == "NaN":
+        content["input"][1, 2] = math.nan
+        torch.save(content, bad)
+    assert fit(**{role: bad}) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {'mem in ' if fault == 'shape' else 'input in ' if fault == 'NaN' else ''}{bad}")
+    assert err.count("\n") == 1
+    assert not fit.dir.exists()
+
+
+def test_test_data_of_another_neuron_are_refused(fit, data_file, capsys):
+    assert fit(test=data_file("test", tau=0.125)) == 2
+    assert "tau 0.125, not 0.2" in capsys.readouterr().err
+
+
+def test_loss_that_is_not_finite_stops_with_a_sentence(fit, monkeypatch, capsys):
+    monkeypatch.setattr(Fit, "step", lambda *_: math.nan)
+    assert fit("--epochs", "2") == 2
+    assert "the loss became nan in epoch 1, step 1; lower --lr (0.01)" in capsys.readouterr().err
+    assert "the loss became nan" in (fit.dir / "exp.log").read_text()
+
+
+def test_folder_that_cannot_be_made(fit, capsys):
+    fit.dir.write_text("")
+    assert fit("--epochs", "1") == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_last_batch_of_one_and_smallest_data(fit, data_file):
+    assert fit("--epochs", "1", "--batch_size", "53", "--num_workers", "4") == 0
+    assert "--num_workers 4 has no effect" in (fit.dir / "exp.log").read_text()
+    fit.dir = fit.dir.with_name("smallest")
+    assert (
+        fit("--epochs", "1", training=data_file(number=2, timestep=2), test=data_file("t", number=1, timestep=1)) == 0
+    )
+
+
+def test_too_little_data_is_refused(fit, data_file, capsys):
+    assert fit(training=data_file(number=1)) == 2
+    assert "too small to fit to" in capsys.readouterr().err
+    assert fit("--refine", "1", training=data_file(number=10)) == 2
+    assert "too small for --refine" in capsys.readouterr().err
+
+
+def test_refine_improves_on_the_fit(fit):
+    fit("--epochs", "3")
+    plain = json.loads((fit.dir / "report.json").read_text())
+    fit.dir = fit.dir.with_name("refined")
+    assert fit("--epochs", "3", "--refine", "5") == 0
+    refined = json.loads((fit.dir / "report.json").read_text())
+    assert refined["test"]["mae_mean"] < plain["test"]["mae_mean"]
+
+
+@pytest.mark.gpu
+def test_fits_on_a_gpu(fit):
+    assert fit("--epochs", "2", "--device", "cuda") == 0
+    assert load_reduced(fit.dir / "sdn.safetensors").n_weights() == 153
+
+
+def test_help_names_both_jobs_at_once():
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert time.monotonic() - started < 1
+    assert "--training" in done.stdout
+    assert "experiment=spikingssm/mnist" in done.stdout
+    code = "import sys, train; train.main(['-h']); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "train.py", "--training", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for flag in ("--test", "-s", "--save", "-r", "--resume", "--lr", "--weight_decay", "--epochs", "--batch_size"):
+        assert flag in done.stdout
+    for flag in ("--num_workers", "--n_layers", "--d_model", "--k", "--kernel_size", "--seed", "--device"):
+        assert flag in done.stdout
+
+
+def test_door_sends_each_job_to_its_module(monkeypatch):
+    calls = []
+    monkeypatch.setattr("sdn.fit_cli.main", lambda argv: calls.append(argv))
+    for argv in (["--training", "f"], ["--lr", "1", "--training=f"]):
+        train.main(argv)
+    assert calls == [["--training", "f"], ["--lr", "1", "--training=f"]]
