@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,23 @@ GROUPS = ("dataset", "task", "encoder", "decoder", "model", "loader", "optimizer
 def register_resolvers() -> None:
     """``${choose:condition,a,b}`` is a if the condition is true, else b (also where it is null)."""
     OmegaConf.register_new_resolver("choose", lambda condition, a, b: a if condition else b, replace=True)
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """What ``python -m train *overrides`` would run, as plain data: for notebooks, tests and other programs.
+
+    Raises:
+        UserError: as on the command line.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    register_resolvers()
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return plain(compose("config", list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -77,6 +95,7 @@ def _check_types(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key} must be {what}, not {value!r}")
 
 
+@functools.cache
 def known_keys() -> dict[str, Any]:
     """Every full key of the shipped configuration (``model.layer.d_state``) with a default value."""
     keys: dict[str, Any] = {}

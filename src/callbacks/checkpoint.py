@@ -54,6 +54,9 @@ class Last(ModelCheckpoint):
     def state_key(self) -> str:
         return "last"
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing: this run keeps a file of its own."""
+
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         if not trainer.is_last_batch:  # the end of the epoch is saved with its validation done
             super().on_train_batch_end(trainer, *args, **kwargs)
