@@ -61,16 +61,17 @@ class _FFTConv(torch.autograd.Function):
         u, kf = ctx.saved_tensors
         L, n = u.shape[-1], fft_size(u.shape[-1])
         need_u, need_k = ctx.needs_input_grad[0], ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        grad_u = torch.empty_like(u) if need_u else None
+        grad_u = u.new_empty(u.shape) if need_u else None
+        kf_conj = torch.conj_physical(kf)
         grad_kf = torch.zeros_like(kf) if need_k else None
         for rows in _pieces(u, n):
             gf = torch.fft.rfft(grad[rows], n)
             if need_k:
-                uf = torch.fft.rfft(u[rows].to(grad.dtype), n)
-                for one_uf, one_gf in zip(uf.conj(), gf, strict=True):
+                uf = torch.fft.rfft(u[rows].to(grad.dtype), n).conj_physical_()
+                for one_uf, one_gf in zip(uf, gf, strict=True):
                     grad_kf.addcmul_(one_uf, one_gf)
             if need_u:
-                grad_u[rows] = torch.fft.irfft(gf.mul_(kf.conj()), n)[..., :L]
+                grad_u[rows] = torch.fft.irfft(gf.mul_(kf_conj), n)[..., :L]
         if not need_k:
             return grad_u, None, None
         circular = torch.fft.irfft(grad_kf, n)

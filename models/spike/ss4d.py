@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sdn.errors import UserError
 from sdn.neurons import make_neuron
 
 from .fftconv import fftconv
 from .kernel import mode_project, mode_sum
+from .mix import Mix
 from .s4d import S4DKernel, S4DKernelB
 from .state import LayerState
 
@@ -76,13 +76,13 @@ class SS4D(nn.Module):
             raise UserError(f"dropout is a probability and must be at least 0 and below 1, not {dropout}")
         if learnable_tau:
             raise UserError("learnable_tau is not available yet; set it to false")
-        self.d_model, self.bidirectional, self.dropout = d_model, bidirectional, dropout
+        self.d_model, self.bidirectional = d_model, bidirectional
         kernel = S4DKernelB if trainable_B else S4DKernel
         self.kernel = kernel(d_model, d_state, 2 if bidirectional else 1, lr, dt_min, dt_max)
         self.D = nn.Parameter(torch.randn(d_model))
         self.ln_vth = nn.Parameter(torch.zeros(1 if shared_vth else d_model)) if learnable_vth else None
         self.neuron = make_neuron(neuron, tau, sdn, reset, u_r)
-        self.mix = nn.Conv1d(d_model, 2 * d_model, 1)
+        self.mix = Mix(d_model, dropout)
 
     def forward(
         self, u: Tensor, state: LayerState | None = None, rate: float = 1.0
@@ -96,11 +96,11 @@ class SS4D(nn.Module):
         kernel = self.kernel(u.shape[-1], rate, inv_vth)
         current = fftconv(u, kernel, self.D if inv_vth is None else self.D * inv_vth)
         if state is None:
-            return self._mix(self.neuron(current)), None
+            return self.mix(self.neuron(current)), None
         with torch.no_grad():
             from_state, modes = self._continue(u, state[0], rate)
             s, membrane = self.neuron.scan(current + from_state, state[1])
-        return self._mix(s), (modes, membrane)
+        return self.mix(s), (modes, membrane)
 
     def initial_state(
         self, batch: int, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -128,18 +128,10 @@ class SS4D(nn.Module):
         modes = torch.addcmul(B * u.unsqueeze(-1), A, state[0])
         current = 2 * (C * modes).real.sum(-1) + D * u
         s, membrane = self.neuron.step(current, state[1])
-        z = F.glu(F.linear(s.to(self.mix.weight.dtype), self.mix.weight.squeeze(-1), self.mix.bias), 1)
-        return z, (modes, membrane)
+        return self.mix.step(s), (modes, membrane)
 
     def _inv_vth(self) -> Tensor | None:
         return None if self.ln_vth is None else torch.exp(-self.ln_vth)
-
-    def _mix(self, s: Tensor) -> Tensor:
-        s = self._drop_channels(s.to(self.mix.weight.dtype))
-        return self._drop_channels(F.glu(self.mix(s), 1))
-
-    def _drop_channels(self, x: Tensor) -> Tensor:
-        return F.dropout1d(x, self.dropout, self.training) if self.dropout else x
 
     def _continue(self, u: Tensor, modes: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """What earlier samples still contribute, ``(B, H, L)``, and the modes after this chunk.

@@ -88,7 +88,7 @@ class SpikingSSM(nn.Module):
             self._refuse_training()
             if mask is not None:
                 raise UserError("a state continues equally long chunks; leave out lengths, or turn mask_padding off")
-        x, after = x.transpose(1, 2), []
+        x, after = x.transpose(1, 2).contiguous(), []
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             u = norm(x, mask) if self.prenorm else x
             z, layer_state = layer(u if mask is None else u * mask, None if state is None else state[i], rate)
