@@ -23,6 +23,16 @@ _HALF_STEPS = 1 << 18
 """Half precision tensors pass through a float32 copy of so many steps at a time, which stays in the cache."""
 
 
+def _new(like: Tensor) -> Tensor:
+    """An uninitialised tensor of the shape and type of ``like``, from numpy.
+
+    numpy asks the system for huge pages, torch does not: the first touch of a large tensor then costs more than the kernel.
+    """
+    if like.dtype in _HALF:
+        return torch.from_numpy(np.empty(like.shape, np.int16)).view(like.dtype)
+    return torch.from_numpy(np.empty(like.shape, _array(like).dtype))
+
+
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
@@ -53,7 +63,7 @@ def lif_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :mod:`sdn.kernels`."""
     R, L = I.shape
-    s = torch.empty_like(I)
+    s = _new(I)
     u = torch.zeros(R, dtype=tau.dtype) if u0 is None else u0.to(tau.dtype, copy=True).contiguous()
     seams = torch.empty(R, -(-L // BLOCK), dtype=tau.dtype)
     if I.dtype in _HALF:
@@ -98,7 +108,7 @@ def lif_backward(
     want_sums: bool,
 ) -> tuple[Tensor, Tensor]:
     """See :mod:`sdn.kernels`."""
-    out = torch.empty_like(I)
+    out = _new(I)
     sums = tau.new_zeros(3, I.shape[0] if want_sums else 0)
     neuron = (tau, v_th, u_r, soft)
     if I.dtype in _HALF:

@@ -11,21 +11,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .gpu_tile import divide, psi
+from .gpu_tile import divide, psi, real
 
 
 @triton.jit
 def _relu(x):
     """max(0, x); NaN stays NaN, as in PyTorch."""
     return tl.where(x < 0, 0.0, x)
-
-
-@triton.jit
-def _real(x):
-    if x.dtype == tl.float64:
-        return x
-    else:
-        return x.to(tl.float32)
 
 
 @triton.jit
@@ -46,8 +38,8 @@ def sdn_spikes(
     start = row.to(tl.int64) * L
     offset = tl.arange(0, K)[:, None]
     source = t[None, :] - k + offset
-    window = _real(tl.load(I + start + source, mask=(offset < k) & (source >= 0) & (source < L), other=0.0))
-    x = _real(tl.load(I + start + t, mask=t < L, other=0.0))
+    window = real(tl.load(I + start + source, mask=(offset < k) & (source >= 0) & (source < L), other=0.0))
+    x = real(tl.load(I + start + t, mask=t < L, other=0.0))
     inverse = tl.full((1, 1), 1.0, x.dtype)
     if SCALED:
         threshold = tl.load(v_th + row % H)
@@ -78,8 +70,8 @@ def sdn_back(
     total = tl.zeros((STEPS,), mem.dtype.element_ty)
     for base in range(begin, end, STEPS):
         t = base + column
-        x = _real(tl.load(I + start + t, mask=t < end, other=0.0))
-        g = _real(tl.load(grad + start + t, mask=t < end, other=0.0))
+        x = real(tl.load(I + start + t, mask=t < end, other=0.0))
+        g = real(tl.load(grad + start + t, mask=t < end, other=0.0))
         predicted = tl.load(mem + start + t, mask=t < end, other=0.0)
         if SCALED:
             threshold = tl.load(v_th + row % H)

@@ -31,6 +31,15 @@ def divide(a, b):
 
 
 @triton.jit
+def real(x):
+    """x in the type that is computed in."""
+    if x.dtype == tl.float64:
+        return x
+    else:
+        return x.to(tl.float32)
+
+
+@triton.jit
 def psi(v):
     """max(0, 1 - |v|); NaN stays NaN."""
     w = 1 - tl.abs(v)
@@ -60,13 +69,14 @@ def _piece(ptr, row, R, L, t, end, RAGGED: tl.constexpr, N: tl.constexpr):
         mask = (row < R)[:, None] & (cols < end)[None, :]
     else:
         mask = (row < tl.where(end > t, R, 0))[:, None]
-    return tl.load(ptr + row.to(tl.int64)[:, None] * L + cols[None, :], mask=mask, other=0.0)
+    return real(tl.load(ptr + row.to(tl.int64)[:, None] * L + cols[None, :], mask=mask, other=0.0))
 
 
 @triton.jit
 def load_tile(ptr, row, R, L, t, end, RAGGED: tl.constexpr):
     """Steps t .. t + 15 of each lane's own row, zero from ``end`` on, fetched in vectors of 16 bytes."""
-    if ptr.dtype.element_ty.primitive_bitwidth == 16:
+    BITS: tl.constexpr = ptr.dtype.element_ty.primitive_bitwidth
+    if BITS == 16:
         first = _piece(ptr, row, R, L, t, end, RAGGED, 8)
         last = _piece(ptr, row, R, L, t + 8, end, RAGGED, 8)
     else:
@@ -75,11 +85,7 @@ def load_tile(ptr, row, R, L, t, end, RAGGED: tl.constexpr):
         c = _piece(ptr, row, R, L, t + 8, end, RAGGED, 4)
         d = _piece(ptr, row, R, L, t + 12, end, RAGGED, 4)
         first, last = _glue(a, b), _glue(c, d)
-    whole = _glue(first, last)
-    if ptr.dtype.element_ty == tl.float64:
-        return whole
-    else:
-        return whole.to(tl.float32)
+    return _glue(first, last)
 
 
 @triton.jit

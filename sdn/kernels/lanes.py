@@ -41,6 +41,17 @@ def jit(function=None, **options):  # noqa: ANN201
         return njit(**options)(function)
 
 
+@intrinsic
+def _apart(typing):  # noqa: ANN001, ANN202
+    """Keep the function that calls this out of its callers: inlined, its loops are optimised again in each of them."""
+
+    def codegen(context, builder, signature, values):  # noqa: ANN001, ANN202
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 # ---------------------------------------------------------------------------------------------------- tiles in and out
 
 
@@ -101,6 +112,7 @@ def _scatter(typing, work, corner, flat, start, t, lane):  # noqa: ANN001, ANN20
 
 @jit
 def _load(work, tile, flat, start, lanes, steps):
+    _apart()
     whole = steps // EDGE * EDGE
     for lane in range(0, lanes, EDGE):
         for t in range(0, whole, EDGE):
@@ -112,6 +124,7 @@ def _load(work, tile, flat, start, lanes, steps):
 
 @jit
 def _store(work, tile, flat, start, lanes, steps):
+    _apart()
     whole = steps // EDGE * EDGE
     for lane in range(0, lanes, EDGE):
         for t in range(0, whole, EDGE):
@@ -122,9 +135,10 @@ def _store(work, tile, flat, start, lanes, steps):
 
 
 @jit
-def _divide(work, tile, steps):
+def _divide(work, gradients, steps):
+    _apart()
     for t in range(steps):
-        row = tile + t * LANES
+        row = (GRAD if gradients else TILE) + t * LANES
         for j in range(LANES):
             work[row + j] /= work[V_TH + j]
 
@@ -135,6 +149,7 @@ def _divide(work, tile, steps):
 @jit
 def _spikes(work, soft, steps):
     """Run the recurrence; the currents in TILE become spikes."""
+    _apart()
     one, zero = work.dtype.type(1), work.dtype.type(0)
     for t in range(steps):
         row = TILE + t * LANES
@@ -154,6 +169,7 @@ def _spikes(work, soft, steps):
 @jit
 def _potentials(work, soft, steps):
     """Run the recurrence; the currents in TILE become u', the potentials before the spike."""
+    _apart()
     one, zero = work.dtype.type(1), work.dtype.type(0)
     for t in range(steps):
         row = TILE + t * LANES
@@ -171,9 +187,11 @@ def _potentials(work, soft, steps):
 
 @jit
 def _adjoint(work, soft, through_time, steps):
-    """Run backwards; with u' in TILE the gradients in GRAD become g, the gradient at u'. CARRY = tau g of the step after."""
+    """With u' in TILE, the gradients in GRAD become g, the gradient at u'. Through time, backwards: CARRY is tau g."""
+    _apart()
     one, zero = work.dtype.type(1), work.dtype.type(0)
-    for t in range(steps - 1, -1, -1):
+    for i in range(steps):
+        t = (steps - 1 - i) & (BLOCK - 1)  # the mask tells the compiler that no index is negative
         row, grad = TILE + t * LANES, GRAD + t * LANES
         if not through_time:
             for j in range(LANES):
@@ -195,27 +213,44 @@ def _adjoint(work, soft, through_time, steps):
 
 
 @jit
-def _sum(work, soft, through_time, steps):
-    """Add to SUM_* what the block gives. U: potential before it; NEXT: tau g of the step after it."""
+def _sum(work, soft, steps):
+    """Add g u and g x to SUM_TAU and SUM_V. U: the potential before the block."""
+    _apart()
     one, zero = work.dtype.type(1), work.dtype.type(0)
-    for t in range(steps - 1, -1, -1):
+    for t in range(steps):
         row, grad = TILE + t * LANES, GRAD + t * LANES
         for j in range(LANES):
-            last, reset = work[row - LANES + j], work[RESET + j]
-            if t == 0:
-                u = work[U + j]
-            elif soft:
-                u = last - (one if last >= one else zero)
-            else:
-                u = reset if last >= one else last
-            g, before, tau, after = work[grad + j], work[row + j], work[TAU + j], work[NEXT + j]
+            before, g, u, reset = work[row + j], work[grad + j], work[U + j], work[RESET + j]
             work[SUM_TAU + j] += g * u
-            work[SUM_V + j] += g * (before - tau * u)
-            work[SUM_R + j] += after if before >= one else zero
-            work[NEXT + j] = tau * g
+            work[SUM_V + j] += g * (before - work[TAU + j] * u)
+            after = before - one if soft else reset
+            work[U + j] = after if before >= one else before
+
+
+@jit
+def _sum_reset(work, steps):
+    """Add to SUM_R what reaches the resets: tau g of the step after each spike. NEXT: that of the block's last step."""
+    _apart()
+    one, zero = work.dtype.type(1), work.dtype.type(0)
+    for t in range(steps - 1):
+        row, grad = TILE + t * LANES, GRAD + t * LANES
+        for j in range(LANES):
+            g = work[grad + LANES + j]
+            work[SUM_R + j] += work[TAU + j] * g if work[row + j] >= one else zero
+    for j in range(LANES):
+        after, g = work[NEXT + j], work[GRAD + j]
+        work[SUM_R + j] += after if work[TILE + (steps - 1) * LANES + j] >= one else zero
+        work[NEXT + j] = work[TAU + j] * g
 
 
 # ------------------------------------------------------------------------------------------------------ whole tensors
+
+
+@jit
+def _workspace(like):
+    """State and tiles of 64 lanes, zeroed, and where each lane stands."""
+    _apart()
+    return np.zeros(SIZE, like.dtype), np.zeros(LANES, np.int64)
 
 
 @jit
@@ -229,9 +264,10 @@ def _aim(work, j, channel, tau, v_th, u_r):
 @jit
 def _run_block(work, current, s, start, lanes, scaled, soft, steps):
     """Spikes of one block, and on to the next."""
+    _apart()
     _load(work, TILE, current, start, lanes, steps)
     if scaled:
-        _divide(work, TILE, steps)
+        _divide(work, False, steps)
     _spikes(work, soft, steps)
     _store(work, TILE, s, start, lanes, steps)
     for j in range(lanes):
@@ -244,7 +280,7 @@ def forward(first, last, current, s, seams, u, tau, v_th, u_r, soft, L, begin, e
 
     ``current``, ``s``: flat. ``seams (R, blocks)`` is written. ``u (R,)``: potential before, then after these steps.
     """
-    work, start, H = np.zeros(SIZE, u.dtype), np.zeros(LANES, np.int64), tau.size
+    (work, start), H = _workspace(tau), tau.size
     for row in range(first, last, LANES):
         used = min(LANES, last - row)
         lanes = (used + EDGE - 1) // EDGE * EDGE
@@ -267,7 +303,7 @@ def speculate(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, 
     Row r's first stretch starts from ``u[r]``, every other from zero one block early. ``ends (R, n)`` receives the
     potentials after each stretch; a stretch is right if its own ``seams`` entry equals the end before it.
     """
-    work, start, H = np.zeros(SIZE, u.dtype), np.zeros(LANES, np.int64), tau.size
+    (work, start), H = _workspace(tau), tau.size
     n = ends.shape[1]
     for lane in range(first, last, LANES):
         used = min(LANES, last - lane)
@@ -278,7 +314,7 @@ def speculate(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, 
             work[U + j], start[j] = 0, r * L + max(0, c * chunk - 1) * BLOCK
         _load(work, TILE, current, start, lanes, BLOCK)
         if v_th.size:
-            _divide(work, TILE, BLOCK)
+            _divide(work, False, BLOCK)
         _potentials(work, soft, BLOCK)
         for j in range(lanes):
             r, c = divmod(lane + min(j, used - 1), n)
@@ -315,9 +351,9 @@ def repair(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chu
     One lane a row, so that whatever the input every step is computed at most twice. ``u`` receives the ends.
     Returns the number of blocks that were run again.
     """
-    work, start, H = np.zeros(SIZE, u.dtype), np.zeros(LANES, np.int64), tau.size
+    (work, start), H = _workspace(tau), tau.size
     n = ends.shape[1]
-    row, block = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    row, block = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     used, waiting, total = 0, first, 0
     while True:
         while used < LANES and waiting < last:
@@ -370,13 +406,14 @@ def backward(
     ``unsure[row]`` is set if no spike cut that influence off and tau is too near 1 for a block to forget it.
     ``sums (3, R, n)``: as in :mod:`sdn.kernels`, per stretch; empty if not wanted.
     """
-    work, start, H = np.zeros(SIZE, carry.dtype), np.zeros(LANES, np.int64), tau.size
+    (work, start), H = _workspace(tau), tau.size
     n = unsure.shape[1]
     scaled = v_th.size > 0
     for lane in range(first, last, LANES):
         used = min(LANES, last - lane)
         lanes = (used + EDGE - 1) // EDGE * EDGE
-        work[CARRY:TILE] = 0
+        for j in range(CARRY, TILE):
+            work[j] = 0
         for j in range(lanes):
             q, c = divmod(lane + min(j, used - 1), n)
             _aim(work, j, rows[q] % H, tau, v_th, u_r)
@@ -393,11 +430,12 @@ def backward(
                 if k == blocks - 1 and c == n - 1:
                     work[CARRY + j] = carry[rows[q]]
             if k == blocks - 1:
-                work[NEXT : NEXT + LANES] = work[CARRY : CARRY + LANES]
+                for j in range(LANES):
+                    work[NEXT + j] = work[CARRY + j]
             _load(work, TILE, current, start, lanes, steps)
             _load(work, GRAD, grad, start, lanes, steps)
             if scaled:
-                _divide(work, TILE, steps)
+                _divide(work, False, steps)
             _potentials(work, soft, steps)
             _adjoint(work, soft, through_time, steps)
             if k == blocks:
@@ -406,9 +444,11 @@ def backward(
             if sums.size:
                 for j in range(lanes):
                     work[U + j] = seams[rows[(lane + min(j, used - 1)) // n], (start[j] % L) // BLOCK]
-                _sum(work, soft, through_time, steps)
+                _sum(work, soft, steps)
+                if through_time and not soft:
+                    _sum_reset(work, steps)
             if scaled:
-                _divide(work, GRAD, steps)
+                _divide(work, True, steps)
             _store(work, GRAD, out, start, lanes, steps)
         for j in range(used):
             q, c = divmod(lane + j, n)
@@ -417,7 +457,7 @@ def backward(
             if sums.size:
                 sums[0, rows[q], c] = work[SUM_TAU + j]
                 sums[1, rows[q], c] = -work[SUM_V + j] / work[V_TH + j] if scaled else 0
-                sums[2, rows[q], c] = work[SUM_R + j] if through_time and not soft else 0
+                sums[2, rows[q], c] = work[SUM_R + j]
 
 
 @jit
