@@ -7,7 +7,7 @@ step in the recurrent form, the form a neuromorphic or streaming device runs:
 =============  =========================================================  ======================
 part           MAC per step                                               accumulate per step
 =============  =========================================================  ======================
-encoder        d_in H (linear), 0 (embedding: a table look-up)            H (bias)
+encoder        its weights (linear: d_in H); 0 for a table look-up        H (bias)
 ssm state      dirs H (N/2) (4 A h + 2 B x + 2 C h) + H (D x);            0;
                plain form (B folds into C): (4 A h + 2 C h)               dirs H N/2 (add x)
 neuron         H (tau u); v_th folds into C and D                         2 H (add I, compare)
@@ -15,7 +15,7 @@ mix            spikes: none; dense: 2 H^2                                 spikes
 GLU            H (1 + sigmoid)                                            0
 norm           H (batch, folded to one scale), 4 H (layer)                H, 3 H
 residual       0                                                          H
-decoder        H C / L (linear, once a sequence), H C (every step)        H (running mean), C / L
+decoder        its weights, once a sequence or every step                 H (running mean), C
 =============  =========================================================  ======================
 
 The paper counts the mix alone (arXiv 2408.14909, energy table): :func:`paper_count` reproduces it.
@@ -65,7 +65,8 @@ class Shape:
     rates: Sequence[float]
     bidirectional: bool = False
     norm: str = "layer"
-    encoder_in: int = 0  # 0: an embedding
+    encoder_weights: int = 0
+    decoder_weights: int = 0
     classes: int = 0
     decode_every_step: bool = False
     trainable_B: bool = True
@@ -85,7 +86,7 @@ def count(shape: Shape, constants: Constants | None = None, spiking: bool = True
         raise UserError(f"unknown norm {shape.norm!r}; choose one of {', '.join(norms)}")
     norm_mac, norm_ac = norms[shape.norm]
 
-    parts = [Operations("encoder", shape.encoder_in * H * L, H * L if shape.encoder_in else 0)]
+    parts = [Operations("encoder", shape.encoder_weights * L, H * L if shape.encoder_weights else 0)]
     for i, rate in enumerate(shape.rates):
         if not 0 <= rate <= 1:
             raise UserError(f"the firing rate of layer {i} is {rate}; it must lie in [0, 1]")
@@ -103,7 +104,7 @@ def count(shape: Shape, constants: Constants | None = None, spiking: bool = True
         ]
     steps = L if shape.decode_every_step else 1
     pooling = 0 if shape.decode_every_step else H * L
-    parts.append(Operations("decoder", H * shape.classes * steps, pooling + shape.classes * steps))
+    parts.append(Operations("decoder", shape.decoder_weights * steps, pooling + shape.classes * steps))
     return parts
 
 

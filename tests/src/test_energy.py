@@ -15,7 +15,7 @@ def test_the_papers_wt103_numbers():
 
 
 def test_hand_count_of_a_tiny_network():
-    shape = Shape(d_model=2, d_state=4, length=3, rates=[0.5], norm="batch", encoder_in=1, classes=5)
+    shape = Shape(d_model=2, d_state=4, length=3, rates=[0.5], norm="batch", encoder_weights=2, decoder_weights=10, classes=5)
     parts = {p.part: p for p in count(shape, Constants(sigmoid_macs=4))}
     assert parts["encoder"] == Operations("encoder", 6, 6)
     assert parts["layer 0 ssm state"] == Operations("layer 0 ssm state", (2 * 8 + 1) * 6, 0)
@@ -29,7 +29,7 @@ def test_hand_count_of_a_tiny_network():
 
 
 def test_dense_form_has_no_neuron_and_more_mix_energy():
-    shape = Shape(d_model=8, d_state=4, length=10, rates=[0.1, 0.2], classes=2)
+    shape = Shape(d_model=8, d_state=4, length=10, rates=[0.1, 0.2], decoder_weights=16, classes=2)
     dense = {p.part: p for p in count(shape, spiking=False)}
     spiking = {p.part: p for p in count(shape)}
     assert dense["layer 1 neuron"] == Operations("layer 1 neuron")

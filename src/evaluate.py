@@ -1,0 +1,147 @@
+"""``python -m src.evaluate CKPT``: figures, sparsity, energy and surrogate error of a trained network.
+
+Writes ``evaluation.json`` for machines and ``evaluation.html`` for people, both into ``--out`` (by default beside the
+checkpoint's folder).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from sdn.errors import UserError, door
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m src.evaluate", description=__doc__)
+    parser.add_argument("checkpoint", help="a checkpoint of python -m train, e.g. outputs/.../checkpoints/best.ckpt")
+    parser.add_argument("--split", choices=("val", "test"), default="test")
+    parser.add_argument("--limit", type=int, default=None, help="evaluate this many samples only")
+    parser.add_argument("--batch-size", type=int, default=None, help="samples a batch (default: as in training)")
+    parser.add_argument("--out", type=Path, default=None, help="folder for the report")
+    parser.add_argument("--mac-pj", type=float, default=4.6, help="energy of a multiply-accumulate in picojoules")
+    parser.add_argument("--ac-pj", type=float, default=0.9, help="energy of an accumulate in picojoules")
+    parser.add_argument("--sigmoid-macs", type=float, default=4.0, help="what a sigmoid costs, in MACs")
+    return parser.parse_args(argv)
+
+
+@door
+def main(argv: list[str] | None = None) -> None:
+    """Measure one checkpoint and write its report."""
+    options = _arguments(argv)
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit counts samples and must be at least 1, not {options.limit}")
+    from src.activity import measure
+    from src.energy import Constants
+    from src.restore import batches, restore
+
+    constants = Constants(options.mac_pj, options.ac_pj, options.sigmoid_macs)
+    module, data = restore(options.checkpoint)
+    activity = measure(module, batches(module, data, options.split, options.batch_size), options.limit)
+    result = summary(module, activity, constants) | {"checkpoint": str(options.checkpoint), "split": options.split}
+    out = options.out or Path(options.checkpoint).resolve().parent.parent / "evaluation"
+    _write(module, activity, result, out)
+    _print(result)
+    print(f"wrote {out / 'evaluation.json'} and {out / 'evaluation.html'}")
+
+
+def summary(module: Any, activity: Any, constants: Any) -> dict[str, Any]:
+    """The numbers of the report as plain data."""
+    from src.activity import SATURATED
+    from src.energy import count, paper_count, total
+    from src.sizes import shape_of
+
+    shape = shape_of(module, activity.mean_length, [layer.rate for layer in activity.layers])
+    energy = {}
+    for name, spiking in (("spiking", True), ("dense", False)):
+        parts = count(shape, constants, spiking)
+        energy[name] = {
+            "joules": total(parts).joules(constants),
+            "mac": total(parts).mac,
+            "ac": total(parts).ac,
+            "parts": [{"part": p.part, "mac": p.mac, "ac": p.ac, "joules": p.joules(constants)} for p in parts],
+        }
+    rates = [layer.rate for layer in activity.layers]
+    mean_rate = sum(rates) / len(rates)
+    return {
+        "figures": activity.figures,
+        "samples": activity.samples,
+        "mean_length": activity.mean_length,
+        "neuron": activity.neuron,
+        "firing_rate": mean_rate,
+        "synaptic_operations": sum(rate * 2 * shape.d_model**2 * activity.mean_length for rate in rates),
+        "layers": [
+            {
+                "firing_rate": layer.rate,
+                "dead": int((layer.fired == 0).sum()),
+                "saturated": int((layer.rates >= SATURATED).sum()),
+                "neurons": len(layer.fired),
+                "rate_histogram": _histogram(layer.rates.tolist()),
+            }
+            for layer in activity.layers
+        ],
+        "energy": energy,
+        "paper_count": paper_count(len(rates), shape.d_model, activity.mean_length, mean_rate, constants),
+        "surrogate": {
+            "compared_with": activity.swapped_neuron,
+            "figures": activity.swapped_figures,
+            "changed_predictions": activity.changed_predictions if activity.predictions is not None else None,
+            "layers": [
+                {
+                    "wrong_over_true": layer.wrong / max(layer.true, 1.0),
+                    "spike_accuracy": 1 - layer.wrong / max(layer.steps * len(layer.fired), 1.0),
+                    "no_memory_wrong_over_true": layer.memoryless_wrong / max(layer.true, 1.0),
+                }
+                for layer in activity.layers
+            ],
+        },
+    }
+
+
+def _histogram(rates: list[float], bins: int = 20) -> list[int]:
+    counts = [0] * bins
+    for rate in rates:
+        counts[min(int(rate * bins), bins - 1)] += 1
+    return counts
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in result["figures"].items())
+    console.print(f"{result['samples']} samples: {figures}; firing rate {result['firing_rate']:.2%}")
+    table = Table("layer", "firing rate", "dead", "saturated", "SDN wrong/true", "no memory wrong/true")
+    for i, (layer, sdn) in enumerate(zip(result["layers"], result["surrogate"]["layers"], strict=True)):
+        table.add_row(
+            str(i),
+            f"{layer['firing_rate']:.2%}",
+            f"{layer['dead']} of {layer['neurons']}",
+            str(layer["saturated"]),
+            f"{sdn['wrong_over_true']:.5f}",
+            f"{sdn['no_memory_wrong_over_true']:.5f}",
+        )
+    console.print(table)
+    spiking, dense = (result["energy"][kind]["joules"] * 1e6 for kind in ("spiking", "dense"))
+    console.print(f"energy a sequence: {spiking:.4g} µJ with spikes, {dense:.4g} µJ with dense activations")
+    paper = result["paper_count"]
+    console.print(
+        f"the paper's narrower count, the mix alone: {paper['spiking_joules'] * 1e6:.4g} µJ against "
+        f"{paper['dense_joules'] * 1e6:.4g} µJ"
+    )
+
+
+def _write(module: Any, activity: Any, result: dict[str, Any], out: Path) -> None:
+    from sdn.files import write_text
+    from src.report.evaluation import evaluation_page
+
+    write_text(out / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    evaluation_page(out / "evaluation.html", module, activity, result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""``python -m src.export CKPT FILE``: a trained network as one safetensors file, or its step as ONNX.
+
+The ending of FILE decides: ``.safetensors`` is read back by ``models.spike.load`` without Hydra or Lightning,
+``.onnx`` by any ONNX runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdn.errors import UserError, door
+
+if TYPE_CHECKING:
+    from models.spike.network import Network
+    from src.module import SequenceModule
+
+
+@door
+def main(argv: list[str] | None = None) -> None:
+    """Convert one checkpoint."""
+    parser = argparse.ArgumentParser(prog="python -m src.export", description=__doc__)
+    parser.add_argument("checkpoint", help="a checkpoint of python -m train")
+    parser.add_argument("file", type=Path, help="where to: NAME.safetensors or NAME.onnx")
+    options = parser.parse_args(argv)
+    if options.file.suffix not in (".safetensors", ".onnx"):
+        raise UserError(f"the file must end in .safetensors or .onnx, not {options.file.suffix or options.file.name!r}")
+    from models.spike.export import export_onnx
+    from models.spike.network import save
+    from src.module import SequenceModule
+
+    network = network_of(SequenceModule.from_checkpoint(options.checkpoint))
+    if options.file.suffix == ".onnx":
+        export_onnx(network, options.file)
+    else:
+        save(network, options.file)
+    print(f"wrote {options.file} ({options.file.stat().st_size / 2**20:.2f} MiB)")
+
+
+def network_of(module: SequenceModule, **facts: Any) -> Network:
+    """The network of a training module, with a description that builds it anywhere; ``facts`` travel with it."""
+    from models.spike.network import build
+
+    config = module.config
+    model = {key: value for key, value in config["model"].items() if key != "_name_"}
+    spec = {
+        "model": model,
+        "encoder": _encoder(module),
+        "decoder": _decoder(module),
+        "facts": {"dataset": config["dataset"].get("_name_"), **facts},
+    }
+    parts = ("backbone.", "encoder.", "decoder.")
+    tensors = {name: value for name, value in module.state_dict().items() if name.startswith(parts)}
+    if spec["decoder"]["kind"] == "adaptive":
+        head = module.task.head.state_dict()
+        tensors |= {f"decoder.{name}": value for name, value in head.items()}
+    return build(spec, tensors).eval()
+
+
+def _encoder(module: SequenceModule) -> dict[str, Any]:
+    data, task = module.data, module.config["task"]
+    name = (module.config["encoder"] or {}).get("_name_")
+    if name == "linear":
+        return {"kind": "linear", "d_input": data.d_input}
+    if name == "embedding":
+        return {"kind": "embedding", "n_tokens": data.n_tokens}
+    return {"kind": "adaptive", "n_tokens": data.n_tokens, "cutoffs": list(task["cutoffs"]), "div_val": task["div_val"]}
+
+
+def _decoder(module: SequenceModule) -> dict[str, Any]:
+    options = dict(module.config["decoder"] or {})
+    name = options.pop("_name_", None)
+    if name is None:
+        return {"kind": "adaptive"}
+    return {"kind": name, "d_output": module.data.d_output, **options}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
