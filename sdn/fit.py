@@ -96,7 +96,7 @@ class Fit:
         for step, index in enumerate(batches):
             # One half period over the whole fit, falling with every step.
             lr = config.lr * (1 + math.cos(math.pi * (self.epoch + step / len(batches)) / config.epochs)) / 2
-            loss = self.step(self.input[index], self.mem[index], lr)
+            loss = self.step(*self.batch(index), lr)
             self._check_finite(loss, f"step {step + 1}")
             total += loss * len(index)
         loss, score = self.validate()
@@ -109,6 +109,10 @@ class Fit:
     def _check_finite(self, loss: float, where: str) -> None:
         if not math.isfinite(loss):
             raise UserError(f"the loss became {loss} in epoch {self.epoch + 1}, {where}; lower --lr ({self.config.lr})")
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """``(current, mem)`` of the sequences ``index (B,)``, each ``(B, T)``; index_select copies whole rows."""
+        return self.input.index_select(0, index), self.mem.index_select(0, index)
 
     def step(self, current: Tensor, mem: Tensor, lr: float) -> float:
         """One optimizer step on a batch ``(B, T)``; returns its loss."""
@@ -126,7 +130,7 @@ class Fit:
         self.sdn.eval()
         metrics, total = SpikeMetrics(), 0.0
         for index in self.validation.split(256):
-            current, mem = self.input[index], self.mem[index]
+            current, mem = self.batch(index)
             predicted = self.sdn(current)
             total += smooth_l1_loss(predicted, mem).item() * len(index)
             metrics.update(predicted, mem, current, self.spike[index])

@@ -27,7 +27,6 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from . import plots
 from .checkpoint import load_checkpoint, load_sdn, save_checkpoint
 from .data import NeuronData
 from .errors import UserError
@@ -116,7 +115,7 @@ def resume_state(
 
 def _baselines(fit: Fit, tau: float) -> dict[str, dict[str, float]]:
     """Figures on the validation sequences of predictors that need no fit."""
-    current, mem = fit.input[fit.validation], fit.mem[fit.validation]
+    current, mem = fit.batch(fit.validation)
     found = {}
     for name, predict in (
         ("no memory", no_memory),
@@ -128,6 +127,8 @@ def _baselines(fit: Fit, tau: float) -> dict[str, dict[str, float]]:
 
 
 def _finish(fit: Fit, test: NeuronData, directory: Path, facts: dict[str, Any]) -> None:
+    from . import plots  # matplotlib takes a second to load: not before it is needed
+
     sdn, tau, best = load_sdn(directory / BEST)
     meta = {"data": best["data"]["training"][0], "config": best["config"], "epoch": best["epoch"]}
     reduced = reduce(sdn, tau, meta)
@@ -155,10 +156,10 @@ def _finish(fit: Fit, test: NeuronData, directory: Path, facts: dict[str, Any]) 
 
 
 def _refine(fit: Fit, reduced: ReducedSDN) -> ReducedSDN:
-    data = [(fit.input[fit.training].cpu(), fit.mem[fit.training].cpu())]
+    current, mem = (x.cpu() for x in fit.batch(fit.training))
     return refine(
         reduced,
-        data,
+        [(current, mem)],
         fit.config.refine,
         seed=fit.config.seed,
         progress=lambda step, error: logger.info("refinement step {}: held-out error {:.3g}", step, error),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train
-from sdn import fit_run
+from sdn import fit_run, plots
 from sdn.checkpoint import load_checkpoint, load_sdn
 from sdn.data import load
 from sdn.errors import UserError
@@ -36,8 +36,8 @@ OUTPUTS = {
 @pytest.fixture(autouse=True)
 def blank_pictures(monkeypatch):
     """Drawing takes seconds and is tested in test_plots.py."""
-    monkeypatch.setattr(fit_run.plots, "curves", lambda history, baselines, path: Path(path).touch())
-    monkeypatch.setattr(fit_run.plots, "prediction", lambda predict, data, path: Path(path).touch())
+    monkeypatch.setattr(plots, "curves", lambda history, baselines, path: Path(path).touch())
+    monkeypatch.setattr(plots, "prediction", lambda predict, data, path: Path(path).touch())
 
 
 @pytest.fixture
