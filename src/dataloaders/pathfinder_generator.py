@@ -10,10 +10,13 @@ our own and works in continuous coordinates:
 - A scene has two paths of ``long_dashes`` dashes and up to ``n_distractors`` of ``short_dashes``.
 - A positive image has dots on both ends of one long path; a negative one on an end of each.
 
-No shortcut: every scene can carry both labels. Among its two positive and four negative pairs of ends, one of each is
-chosen so that their distances agree within ``tolerance`` px (a scene without such a match is drawn again), and only
-then does the label decide which pair gets the dots. Paths, distractors, number and contrast of dashes, place and
-distance of the dots thus have the same distribution in both classes, up to that tolerance. Labels are exactly balanced.
+No shortcut: every scene can carry both labels. It has an end with two like partners, the other end of its own path and
+an end of the other path: their distances to it agree within ``tolerance`` px, their distances from the middle of the
+image within twice that (scenes without are drawn again). Only then does the label decide which partner gets the second
+dot. Paths, distractors, number and contrast of dashes have the same law in both classes, and so have the dots up to
+that tolerance: a classifier (gradient boosting, 20,000 scenes) that knows the coordinates of the dots is right in 52 %
+(resolution 32) and 53 % (128) of the cases. Told the directions of the dashes under the dots too, it reaches 69 % and
+75 %: a path tends to go on the way it sets out, which is part of the task. Labels are exactly balanced.
 
 Image number i is a pure function of (settings, seed, i). It is not one of LRA's images, so accuracies on generated data
 stand beside the published ones but are not the same measurement.
@@ -51,9 +54,9 @@ class PathfinderSettings:
 
 
 _SETTINGS = {
-    32: PathfinderSettings(32, 2, 1, 1, 0.5, 1.5, 1.0, 0.75, 5, 1.5, 0.5),
+    32: PathfinderSettings(32, 2, 1, 1, 0.5, 1.5, 1.0, 0.75, 5, 1.5, 0.75),
     64: PathfinderSettings(64, 3, 1, 1, 1.0, 2.5, 1.8, 0.8, 5, 2, 1.0),
-    128: PathfinderSettings(128, 5, 2, 3, 1.5, 3.0, 1.8, 0.9, 8, 3, 1.0),
+    128: PathfinderSettings(128, 5, 2, 3, 1.5, 3.0, 1.8, 0.9, 8, 3, 1.5),
 }
 
 
@@ -155,12 +158,11 @@ def _point_to_piece(x: float, y: float, x0: float, y0: float, x1: float, y1: flo
 
 
 @njit(cache=True, nogil=True)
-def _apart(a: np.ndarray, b: np.ndarray, distance: float) -> bool:
-    """Whether two straight pieces (4,) of one length stay at least ``distance`` apart."""
+def _apart(a: np.ndarray, b: np.ndarray, length: float, distance: float) -> bool:
+    """Whether two straight pieces (4,) of one ``length`` stay at least ``distance`` apart."""
     square = distance * distance
     # Twice the vector between the middles: far pieces need no closer look.
     mx, my = a[0] + a[2] - b[0] - b[2], a[1] + a[3] - b[1] - b[3]
-    length = np.sqrt((a[2] - a[0]) ** 2 + (a[3] - a[1]) ** 2)
     if mx * mx + my * my >= 4.0 * (distance + length) ** 2:
         return True
     if _point_to_piece(a[0], a[1], b[0], b[1], b[2], b[3]) < square:
@@ -214,7 +216,7 @@ def _grow(
                 continue
             placed = True
             for other in range(n + k - 1 if k > 0 else n):
-                if not _apart(piece, dashes[other], clearance):
+                if not _apart(piece, dashes[other], dash, clearance):
                     placed = False
                     break
             if placed:
@@ -232,18 +234,17 @@ def _scene(settings: tuple, state: np.ndarray, label: int) -> tuple[np.ndarray, 
     dashes = np.empty((2 * long_dashes + n_distractors * short_dashes, 4))
     paths = np.empty(len(dashes), np.int64)
     dots = np.empty((2, 2))
-    while True:
+    found = False
+    while not found:
         gap = gap_min + below(state, int(gap_max - gap_min) + 1)
         clearance = 2.0 * gap
         if not _grow(state, dashes, 0, long_dashes, settings, gap, clearance):
             continue
-        second = False
-        for _ in range(50):
-            second = _grow(state, dashes, long_dashes, long_dashes, settings, gap, clearance)
-            if second:
-                break
-        if second and _place_dots(state, dashes, long_dashes, tolerance, label, dots):
-            break
+        for _ in range(200):
+            if _grow(state, dashes, long_dashes, long_dashes, settings, gap, clearance):
+                found = _place_dots(state, dashes, long_dashes, settings[0], tolerance, label, dots)
+                if found:
+                    break
     paths[:long_dashes] = 0
     paths[long_dashes : 2 * long_dashes] = 1
     n = 2 * long_dashes
@@ -258,28 +259,44 @@ def _scene(settings: tuple, state: np.ndarray, label: int) -> tuple[np.ndarray, 
 
 @njit(cache=True, nogil=True)
 def _place_dots(
-    state: np.ndarray, dashes: np.ndarray, long_dashes: int, tolerance: float, label: int, dots: np.ndarray
+    state: np.ndarray,
+    dashes: np.ndarray,
+    long_dashes: int,
+    resolution: int,
+    tolerance: float,
+    label: int,
+    dots: np.ndarray,
 ) -> bool:
-    """Choose at random a pair of ends of one path and a pair of both whose distances agree; the label picks one pair.
+    """Choose at random an end, the other end of its path and a like end of the other path; the label picks a partner.
 
-    Draws the same numbers whatever the label. False if no two pairs agree.
+    Draws the same numbers whatever the label. False if no end has two like partners.
     """
     ends = np.empty((4, 2))  # the two of path 0, the two of path 1
     for path in range(2):
         ends[2 * path] = dashes[path * long_dashes, :2]
         ends[2 * path + 1] = dashes[(path + 1) * long_dashes - 1, 2:]
-    matches = np.empty((8, 4), np.int64)
+    matches = np.empty((8, 3), np.int64)
     n = 0
-    for path in range(2):
-        joined = np.sqrt(((ends[2 * path] - ends[2 * path + 1]) ** 2).sum())
-        for i in range(2):
-            for j in range(2, 4):
-                if abs(joined - np.sqrt(((ends[i] - ends[j]) ** 2).sum())) <= tolerance:
-                    matches[n] = (2 * path, 2 * path + 1, i, j)
-                    n += 1
+    middle = 0.5 * resolution
+    for end in range(4):
+        joined = end ^ 1
+        for other in range(4):
+            if other // 2 == end // 2:
+                continue
+            apart = _distance(ends[end], ends[joined]) - _distance(ends[end], ends[other])
+            radius = np.hypot(ends[joined, 0] - middle, ends[joined, 1] - middle) - np.hypot(
+                ends[other, 0] - middle, ends[other, 1] - middle
+            )
+            if abs(apart) <= tolerance and abs(radius) <= 2 * tolerance:
+                matches[n] = (end, joined, other)
+                n += 1
     if n == 0:
         return False
     match = matches[below(state, n)]
-    pair = match[:2] if label == 1 else match[2:]
-    dots[0], dots[1] = ends[pair[0]], ends[pair[1]]
+    dots[0], dots[1] = ends[match[0]], ends[match[1 if label == 1 else 2]]
     return True
+
+
+@njit(cache=True, nogil=True)
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    return np.hypot(a[0] - b[0], a[1] - b[1])
