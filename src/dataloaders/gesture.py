@@ -4,7 +4,7 @@ Needs ``tonic``, which downloads the data (about 3 GB), checks it and reads a re
 into slices of 1.7 s from its first event on; what is left at the end is dropped (a recording shorter than a slice is
 one slice). A slice is 68 frames of 25 ms, always: quiet ones are zero. A frame counts the events of each polarity:
 
-    (68, 2, 128, 128) / scale -> 2 x 2 maximum -> mean of the polarities -> rows as tokens (68 * 64, 64) = (4288, 64)
+    (68, 2, 128, 128) / scale -> 2 x 2 maximum -> mean of the polarities -> rows as tokens (68 * 64, 64) = (4352, 64)
 
 People of the validation split are not in the training split, and only training slices are augmented. The slices are
 kept as event lists (:class:`EventFile`) and binned when they are read.
@@ -39,7 +39,7 @@ _ROWS = SIDE // 2
 
 
 class Gesture(SequenceData):
-    """Slices as (B, 4288, 64) with ``lengths``: 4288, fewer only for a recording shorter than a slice."""
+    """Slices as (B, 4352, 64) with ``lengths``: 4352, fewer only for a recording shorter than a slice."""
 
     _name_ = "gesture"
     d_input = SIDE // 2
@@ -186,7 +186,7 @@ class EventFile:
 
 
 class SliceSet(Dataset):
-    """The slices ``rows`` of an :class:`EventFile` as ``(x (B, 4288, 64), y (B,), lengths (B,))``."""
+    """The slices ``rows`` of an :class:`EventFile` as ``(x (B, 4352, 64), y (B,), lengths (B,))``."""
 
     def __init__(self, events: EventFile, rows: Tensor, scale: float, augment: bool = False) -> None:
         self.events, self.rows, self.scale, self.augment = events, rows, scale, augment
