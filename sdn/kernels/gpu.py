@@ -1,6 +1,8 @@
 """The four kernels on a CUDA device, launched through Triton; see the package's docstring for what they compute.
 
-Importing this module imports Triton. The device code is in ``gpu_lif``, ``gpu_lif_grad`` and ``gpu_sdn``.
+Importing this module imports Triton, and raises ImportError where Triton is missing or older than 3.3 (it came with
+PyTorch 2.7): earlier compilers abort on the bfloat16 backward kernels and spill the others through shared memory.
+The device code is in ``gpu_tile``, ``gpu_lif``, ``gpu_lif_grad`` and ``gpu_sdn``.
 """
 
 from __future__ import annotations
@@ -13,17 +15,21 @@ import triton
 from torch import Tensor
 
 from . import SEAM
+
+if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 3):
+    raise ImportError(f"the CUDA kernels need Triton 3.3 or newer, not {triton.__version__}")
+
 from .gpu_lif import lif_guess, lif_repair, lif_settle
 from .gpu_lif_grad import lif_back, lif_back_local
 from .gpu_sdn import sdn_back, sdn_spikes
 from .gpu_tile import ROWS, TILE
 
-EARLY = SEAM
-"""Steps a chunk starts early; after a handful of steps most starts have met the true potential (tau <= 1/2: 25 steps)."""
+EARLY = 64
+"""Steps a chunk starts early: two starts with the same spikes are one number after 25 steps at tau = 1/2."""
+CHUNK = 512
+"""Shortest chunk of the forward pass, so that starting early costs at most an eighth."""
 WARPS = 8
-"""Warps a multiprocessor should have: 32 lanes times 64 bytes in flight each, twice what hides the memory's latency."""
-CHUNK = 4 * EARLY
-"""Shortest chunk of the forward pass, so that starting early costs at most a quarter."""
+"""Warps a multiprocessor should have: 32 lanes with 64 bytes in flight each, twice what hides the memory's latency."""
 EXACT = {"num_warps": 1, "enable_fp_fusion": False}
 
 
@@ -32,7 +38,7 @@ def _real(I: Tensor) -> torch.dtype:
 
 
 def _on(I: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device, not on that of its arguments."""
+    """Triton launches on the current device, which need not be that of its arguments."""
     return torch.cuda.device(I.device) if I.is_cuda else contextlib.nullcontext()
 
 
@@ -40,9 +46,22 @@ def _chunk(I: Tensor, shortest: int) -> int:
     """Steps of a chunk: all of L where the rows alone give every multiprocessor enough warps."""
     rows, steps = I.shape
     processors = torch.cuda.get_device_properties(I.device).multi_processor_count if I.is_cuda else 1
-    chunks = WARPS * processors * ROWS.value // max(rows, 1)
-    length = triton.cdiv(steps, max(chunks, 1))
-    return max(triton.cdiv(length, SEAM) * SEAM, shortest)
+    chunks = max(1, WARPS * processors * ROWS.value // rows)
+    return max(shortest, triton.cdiv(triton.cdiv(steps, chunks), SEAM) * SEAM)
+
+
+def _neuron(tau: Tensor, v_th: Tensor | None, u_r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the kernels read per channel; a threshold of None is never used, but a pointer has to point somewhere."""
+    tau = tau.contiguous()
+    return tau, tau if v_th is None else v_th.contiguous(), u_r.contiguous()
+
+
+def _threshold(I: Tensor, v_th: Tensor | None) -> tuple[Tensor, int, bool]:
+    return (I, 1, False) if v_th is None else (v_th.contiguous(), v_th.numel(), True)
+
+
+def _options(I: Tensor, v_th: Tensor | None, soft: bool) -> dict[str, Any]:
+    return {"SCALED": v_th is not None, "SOFT": soft, "RAGGED": I.shape[1] % TILE.value != 0, "SEAM": SEAM, **EXACT}
 
 
 def lif_forward(
@@ -57,24 +76,19 @@ def lif_forward(
         return s, u, seams
     chunk = chunk or _chunk(I, CHUNK)
     chunks, tiles = triton.cdiv(L, chunk), triton.cdiv(R, ROWS.value)
-    neuron = (tau, tau if v_th is None else v_th, u_r)
-    sizes = (R, tau.numel(), L, chunk)
-    options = {
-        "SCALED": v_th is not None, "SOFT": soft, "RAGGED": L % TILE.value != 0, "SEAM": SEAM, **EXACT
-    }  # fmt: skip
-    reached = torch.empty(chunks, R, dtype=_real(I), device=I.device)
-    assumed = torch.empty_like(reached) if chunks > 1 else reached
+    tensors, neuron, sizes = (I, s, seams), _neuron(tau, v_th, u_r), (R, tau.numel(), L, chunk)
+    start = {"FROM_ZERO": u0 is None, "EARLY": EARLY if chunks > 1 else 0}
+    options = _options(I, v_th, soft)
+    assumed, reached, now = seams.new_empty(3, chunks, R)
     with _on(I):
-        early = EARLY if chunks > 1 else 0
-        start = (tau if u0 is None else u0,)
         lif_guess[tiles, chunks](
-            I, s, seams, assumed, reached, *neuron, *start, *sizes, FROM_ZERO=u0 is None, EARLY=early, **options
+            *tensors, assumed, reached, *neuron, tau if u0 is None else u0.contiguous(), *sizes, **start, **options
         )
         if chunks == 1:
             return s, reached[0], seams
-        now, u = torch.empty_like(reached), torch.empty_like(reached[0])
-        lif_repair[tiles, chunks](I, s, seams, assumed, reached, now, *neuron, *sizes, **options)
-        lif_settle[tiles,](I, s, seams, assumed, now, u, *neuron, *sizes, chunks, **options)
+        u = seams.new_empty(R)
+        lif_repair[tiles, chunks](*tensors, assumed, reached, now, *neuron, *sizes, **options)
+        lif_settle[tiles,](*tensors, assumed, now, u, *neuron, *sizes, chunks, **options)
     return s, u, seams
 
 
@@ -98,12 +112,8 @@ def lif_backward(
     chunk = chunk or _chunk(I, SEAM)
     chunks, tiles = triton.cdiv(L, chunk), triton.cdiv(R, ROWS.value)
     sums = seams.new_empty(chunks, 3, R if want_sums else 0)
-    neuron = (tau, tau if v_th is None else v_th, u_r)
-    sizes = (R, tau.numel(), L, chunk)
-    options = {
-        "SCALED": v_th is not None, "SOFT": soft, "RAGGED": L % TILE.value != 0, "SUMS": want_sums, "SEAM": SEAM,
-        **EXACT,
-    }  # fmt: skip
+    grad, neuron, sizes = grad.contiguous(), _neuron(tau, v_th, u_r), (R, tau.numel(), L, chunk)
+    options = {"SUMS": want_sums, **_options(I, v_th, soft)}
     with _on(I):
         if not through_time:
             lif_back_local[tiles, chunks](grad, I, seams, dI, sums, *neuron, *sizes, **options)
@@ -114,6 +124,10 @@ def lif_backward(
                 lif_back[tiles, chunks](*arguments, ENDS=True, **options)
             lif_back[tiles, chunks](*arguments, ENDS=False, **options)
     return dI, sums.sum(0)
+
+
+def _warps(steps: int) -> int:
+    return max(1, min(4, steps // 128))
 
 
 def sdn_forward(
@@ -137,12 +151,12 @@ def sdn_forward(
     D, K = triton.next_power_of_2(d), triton.next_power_of_2(k)
     # A thread keeps D + K numbers a step in registers: 8 steps at d = k = 8, fewer for wider networks.
     steps = min(128 * max(1, min(8, 64 // max(D, K))), max(32, triton.next_power_of_2(L)))
-    H = 1 if v_th is None else v_th.numel()
-    weights = (conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias)
+    threshold, H, scaled = _threshold(I, v_th)
+    weights = [w.contiguous() for w in (conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias)]
     with _on(I):
         sdn_spikes[R, triton.cdiv(L, steps)](
-            I, I if v_th is None else v_th, *(w.contiguous() for w in weights), s, mem, H, L, d, k,
-            SCALED=v_th is not None, KEEP=keep_mem, D=D, K=K, STEPS=steps, num_warps=max(1, min(4, steps // 128)),
+            I, threshold, *weights, s, mem, H, L, d, k,
+            SCALED=scaled, KEEP=keep_mem, D=D, K=K, STEPS=steps, num_warps=_warps(steps),
         )  # fmt: skip
     return s, mem
 
@@ -156,9 +170,10 @@ def sdn_backward(grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want
     chunk, steps = 4096, min(1024, max(32, triton.next_power_of_2(L)))
     chunks = triton.cdiv(L, chunk)
     sums = mem.new_empty(chunks, R if want_sums else 0)
+    threshold, H, scaled = _threshold(I, v_th)
     with _on(I):
         sdn_back[R, chunks](
-            grad, I, mem, I if v_th is None else v_th, dI, sums, R, 1 if v_th is None else v_th.numel(), L, chunk,
-            SCALED=v_th is not None, SUMS=want_sums, STEPS=steps, num_warps=max(1, min(4, steps // 128)),
+            grad.contiguous(), I, mem, threshold, dI, sums, R, H, L, chunk,
+            SCALED=scaled, SUMS=want_sums, STEPS=steps, num_warps=_warps(steps),
         )  # fmt: skip
     return dI, sums.sum(0)

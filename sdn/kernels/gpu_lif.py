@@ -7,6 +7,8 @@ writes down the potential it *assumed* at the chunk's first step and the one it 
 right only when the two potentials are equal, so the result is that of one pass, always; no round trip to the host.
 """
 
+# Device functions carry no annotations of tensors, and their `if` on a constant picks code at compile time.
+# ruff: noqa: ANN201, SIM108
 from __future__ import annotations
 
 import triton
@@ -52,7 +54,7 @@ def lif_guess(
 ):  # fmt: skip
     """Chunk ``program_id(1)``: spikes and seams from u0 (first chunk), or from zero ``EARLY`` steps before its first.
 
-    ``assumed`` and ``reached``: ``(chunks, R)``. ``EARLY`` = 0 tells that there is one chunk only: the whole exact pass.
+    ``assumed`` and ``reached``: ``(chunks, R)``. ``EARLY`` = 0 says that there is one chunk: the whole pass.
     """
     row, c = rows_here(), tl.program_id(1)
     begin = c * chunk

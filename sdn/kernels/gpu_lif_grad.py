@@ -6,6 +6,8 @@ function of tau g_{t+1} of its last, so a first launch finds each chunk's offset
 their composition. A spike (hard reset) makes the slope exactly zero.
 """
 
+# Device functions have no type annotations.
+# ruff: noqa: ANN201
 from __future__ import annotations
 
 import triton
@@ -93,7 +95,7 @@ def lif_back(
 ):  # fmt: skip
     """``bptt``: g_t = grad_t psi(u'_t - 1) + (soft or not s_t) tau g_{t+1}, chunk ``program_id(1)``, backwards.
 
-    ``offset``, ``slope``: ``(chunks, R)``; tau g of the first step of a chunk = offset + slope * tau g_{t+1} of its last.
+    ``offset`` and ``slope`` ``(chunks, R)``: tau g at a chunk's first step = offset + slope * tau g_{t+1} at its last.
     With ``ENDS`` these are all that is written, otherwise they are read and dI and the sums are written.
     """
     row, c = rows_here(), tl.program_id(1)

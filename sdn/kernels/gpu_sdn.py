@@ -6,6 +6,8 @@ float32 (or float64), never TF32. Per step that is about d (k + d) multiply-adds
 d = k = 8 arithmetic and memory are of the same order.
 """
 
+# Device functions have no type annotations.
+# ruff: noqa: ANN201
 from __future__ import annotations
 
 import triton
@@ -32,7 +34,7 @@ def sdn_spikes(
     I, v_th, conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias, s, mem, H, L, d, k,
     SCALED: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, K: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """Spikes (and mem if ``KEEP``) of STEPS steps of row ``program_id(0)``; D and K: d and k rounded up to powers of 2."""
+    """Spikes (mem too if ``KEEP``) of STEPS steps of row ``program_id(0)``; D, K: d and k rounded up to powers of 2."""
     row = tl.program_id(0)
     t = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
     start = row.to(tl.int64) * L
@@ -62,7 +64,7 @@ def sdn_back(
     grad, I, mem, v_th, dI, sums, R, H, L, chunk,
     SCALED: tl.constexpr, SUMS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """dI = grad psi(mem + x - 1) / v_th over chunk ``program_id(1)`` of row ``program_id(0)``; ``sums``: ``(chunks, R)``."""
+    """dI = grad psi(mem + x - 1) / v_th in chunk ``program_id(1)`` of row ``program_id(0)``; sums: ``(chunks, R)``."""
     row, c = tl.program_id(0), tl.program_id(1)
     begin, start = c * chunk, row.to(tl.int64) * L
     end = tl.minimum(begin + chunk, L)

@@ -11,6 +11,8 @@ Products are not contracted with sums (the launches switch that off) and divisio
 potentials are those of the recurrence in plain PyTorch.
 """
 
+# Device functions carry no annotations of tensors, and their `if` on a constant picks code at compile time.
+# ruff: noqa: ANN201, SIM108
 from __future__ import annotations
 
 import triton
