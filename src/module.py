@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sdn.errors import UserError
 from src import random_state
 from src.dataloaders.base import SequenceData
 from src.dataloaders.loading import Loader, LoaderOptions, Shard
@@ -42,9 +44,11 @@ class SequenceModule(pl.LightningModule):
         self.backbone: nn.Module = build("model", config["model"])
         width_in, width_out = self.backbone.d_model, self.backbone.d_output
         self.task: Task = build("task", config["task"], data, width_in)
+        if self.task.causal and config["model"].get("layer", {}).get("bidirectional"):
+            raise UserError("this task predicts what comes next; set model.layer.bidirectional=false")
         self.encoder = self._part("encoder", self.task.encoder, data, width_in)
         self.decoder = self._part("decoder", self.task.decoder, data, width_out)
-        self._decodes_lengths = "lengths" in self.decoder.forward.__code__.co_varnames
+        self._decodes_lengths = "lengths" in inspect.signature(self.decoder.forward).parameters
         self.totals: dict[str, Totals] = {"train": Totals()}
         self.eval_names: dict[str, list[str]] = {}
         self._resumed: dict[str, Any] | None = None

@@ -64,9 +64,8 @@ class AAN(SequenceData):
         append_bos: bool = False,
         append_eos: bool = True,
         data_dir: str | None = None,
-        seed: int = 42,
     ) -> None:
-        super().__init__(data_dir, seed)
+        super().__init__(data_dir)
         self.l_max, self.format = l_max, CharFormat(l_max, append_bos, append_eos)
         self.vocab: Vocab
 

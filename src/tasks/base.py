@@ -29,6 +29,8 @@ class Task(nn.Module):
 
     encoder: nn.Module | None
     decoder: nn.Module | None
+    causal = False
+    """True if the backbone must not look ahead."""
 
     def __init__(self) -> None:
         super().__init__()

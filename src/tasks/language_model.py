@@ -24,6 +24,8 @@ class LanguageModel(Task):
     one.
     """
 
+    causal = True
+
     def __init__(
         self,
         data: Shapes,

@@ -1,5 +1,6 @@
 """Text: tokens, splits and broken folders, on a small folder in the layout of the hub."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,6 +77,15 @@ def test_cache_is_reused_and_follows_settings_and_source(folder: Path, monkeypat
     assert build(min_freq=1).n_tokens > 5
     write(folder, "train", [("xyxyx", 0), ("x", 1)])
     assert build().vocab.tokens == ("<pad>", "<unk>", "<eos>", "x", "y")
+
+
+def test_two_that_start_at_once_build_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds, build_once = [], IMDB._build
+    monkeypatch.setattr(IMDB, "_build", lambda self: builds.append(1) or build_once(self))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: build(), range(2))
+    assert len(builds) == 1
+    assert torch.equal(first.test[0][0], second.test[0][0])
 
 
 def test_an_absent_split_is_named(folder: Path) -> None:
