@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import SEAM, lanes
+from . import SEAM, lanes, reduced
 from .lanes import BLOCK, LANES
 from .threads import spread
 
@@ -148,3 +148,55 @@ def _backward(grad, I, out, seams, sums, tau, v_th, u_r, soft, through_time) -> 
     run(every, cut, L - cut)
     again = run(every, 0, blocks * BLOCK, n)
     run(again, 0, cut)
+
+
+def sdn_forward(
+    I: Tensor,
+    v_th: Tensor | None,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    mix_weight: Tensor,
+    mix_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    keep_mem: bool,
+) -> tuple[Tensor, Tensor]:
+    """See :mod:`sdn.kernels`."""
+    weights = [conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias]
+    arrays = [_flat(weight.contiguous()) for weight in weights]
+    s, mem = _new(I), _new(conv_weight.new_empty(1).expand(I.shape if keep_mem else (0, I.shape[1])))
+
+    def run(current: Tensor, spikes: Tensor, kept: Tensor) -> None:
+        R, L = current.shape
+        threshold = _array(conv_weight.new_empty(0) if v_th is None else v_th)
+        spread(reduced.forward, R, 1, _flat(current), _flat(spikes), _flat(kept), threshold, *arrays, L)
+
+    if I.dtype in _HALF:
+        for rows in _blocks(I, 1 if v_th is None else len(v_th)):
+            block = I[rows].float()
+            spikes = torch.empty_like(block)
+            run(block, spikes, mem[rows])
+            s[rows] = spikes
+    else:
+        run(I, s, mem)
+    return s, mem
+
+
+def sdn_backward(grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want_sums: bool) -> tuple[Tensor, Tensor]:
+    """See :mod:`sdn.kernels`."""
+    out = _new(I)
+    sums = mem.new_zeros(I.shape[0] if want_sums else 0)
+    threshold = _array(mem.new_empty(0) if v_th is None else v_th)
+
+    def run(grad: Tensor, current: Tensor, target: Tensor, kept: Tensor, parts: Tensor) -> None:
+        arrays = [_flat(tensor) for tensor in (current, grad, target, kept)]
+        spread(reduced.backward, current.shape[0], 1, *arrays, threshold, _array(parts), current.shape[1])
+
+    if I.dtype in _HALF:
+        for rows in _blocks(I, 1 if v_th is None else len(v_th)):
+            target = mem.new_empty(I[rows].shape)
+            run(grad[rows].float(), I[rows].float(), target, mem[rows], sums[rows])
+            out[rows] = target
+    else:
+        run(grad, I, out, mem, sums)
+    return out, sums

@@ -65,13 +65,20 @@ def _glue(first, last):
 
 
 @triton.jit
-def _piece(ptr, row, R, L, t, end, RAGGED: tl.constexpr, N: tl.constexpr):
+def _where(row, R, L, t, end, RAGGED: tl.constexpr, N: tl.constexpr):
+    """Offsets of N steps from t on, and which of them exist. Unless ``RAGGED`` the N steps all do or all do not."""
     cols = tl.arange(0, N) + t
     if RAGGED:
         mask = (row < R)[:, None] & (cols < end)[None, :]
     else:
         mask = (row < tl.where(end > t, R, 0))[:, None]
-    return real(tl.load(ptr + row.to(tl.int64)[:, None] * L + cols[None, :], mask=mask, other=0.0))
+    return row.to(tl.int64)[:, None] * L + cols[None, :], mask
+
+
+@triton.jit
+def _piece(ptr, row, R, L, t, end, RAGGED: tl.constexpr, N: tl.constexpr):
+    offset, mask = _where(row, R, L, t, end, RAGGED, N)
+    return real(tl.load(ptr + offset, mask=mask, other=0.0))
 
 
 @triton.jit
@@ -170,11 +177,8 @@ def tile_back(d, before, later, tau, SOFT: tl.constexpr):
 
 @triton.jit
 def store_tile(ptr, values, row, R, L, t, end, RAGGED: tl.constexpr):
-    cols = tl.arange(0, TILE) + t
-    mask = (row < R)[:, None]
-    if RAGGED:
-        mask = mask & (cols < end)[None, :]
-    tl.store(ptr + row.to(tl.int64)[:, None] * L + cols[None, :], values.to(ptr.dtype.element_ty), mask=mask)
+    offset, mask = _where(row, R, L, t, end, RAGGED, TILE)
+    tl.store(ptr + offset, values.to(ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
