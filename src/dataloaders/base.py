@@ -15,6 +15,7 @@ Data sets fetch whole batches (``__getitems__``), so that an in-memory set costs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,6 +90,22 @@ class SequenceData:
         ``{"val": ..., "val/2": ...}`` for half the sampling rate.
         """
         return {split: (getattr(self, split), self.collate)}
+
+    def verify(self) -> None:
+        """Compare what is on disk with its checksums or its source, after :meth:`prepare`, where there is such a thing.
+
+        Raises:
+            UserError: something differs.
+        """
+
+    def picture(self, x: Tensor) -> Tensor | None:
+        """One sequence x (L, d_input) of numbers as a grey picture (h, w) in [0, 1] for a preview: a square image read
+        row by row, or None if it is none."""
+        side = math.isqrt(len(x))
+        if self.d_input != 1 or side * side != len(x):
+            return None
+        low, high = x.min(), x.max()
+        return ((x - low) / (high - low).clamp(min=1e-6)).reshape(side, side)
 
     def train_loader(self, options: LoaderOptions, shard: Shard, seed: int) -> Loader:
         """The training batches of one process. Override, with the next one, for data that are no set of samples."""
@@ -169,6 +186,20 @@ def random_split(n: int, sizes: Sequence[int], seed: int) -> list[Tensor]:
 def missing(what: str, where: Path, how: str) -> UserError:
     """The error for absent data: what is missing, where it was looked for and how to get it."""
     return UserError(f"{what} not found in {where}; {how}")
+
+
+def check_sizes(what: str, where: Path, found: Mapping[str, int], official: Mapping[str, int]) -> None:
+    """Compare the size of each split with the published one.
+
+    Raises:
+        UserError: one differs; the source files are incomplete or others.
+    """
+    for split, size in official.items():
+        if found[split] != size:
+            raise UserError(
+                f"{what} in {where} has {found[split]:,} {split} samples, not {size:,}; "
+                "its files are incomplete or another release, get them again"
+            )
 
 
 def load_hub(name: str, folders: Sequence[Path], hub: str, size: str, config: str | None = None) -> Mapping[str, Any]:
