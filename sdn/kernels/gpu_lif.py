@@ -63,7 +63,7 @@ def lif_guess(
     if FROM_ZERO:
         u = tl.zeros_like(tau)
     else:
-        u = tl.load(u0 + row, mask=(row < R) & (c == 0), other=0.0)
+        u = tl.load(u0 + row, mask=row < tl.where(c == 0, R, 0), other=0.0)
     at = c.to(tl.int64) * R + row
     if EARLY > 0:
         lead = tl.where(c == 0, 0, EARLY)
