@@ -38,4 +38,4 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -141,10 +141,17 @@ class Fit:
         return {"model": self.sdn.state_dict(), "epoch": self.epoch, "history": self.history}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state` plus ``optimizer``."""
-        self.sdn.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.history = state["epoch"], list(state["history"])
+        """Go on from :meth:`state` plus ``optimizer``.
+
+        Raises:
+            UserError: a state of another network.
+        """
+        try:
+            self.sdn.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.epoch, self.history = state["epoch"], list(state["history"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError("the checkpoint is damaged: its state is not one of this network; start again") from error
 
 
 def figures(score: SpikeScore, prefix: str = "") -> dict[str, float]:

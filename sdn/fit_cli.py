@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         logger.remove()
-        logger.add(sys.stderr, format="<green>{time:HH:mm:ss}</green> {message}")
+        console = logger.add(sys.stderr, format="<green>{time:HH:mm:ss}</green> {message}")
         logger.add(directory / "exp.log", format="{time:YYYY-MM-DD HH:mm:ss} {message}")
     except OSError as error:
         raise UserError(f"cannot write to {directory}: {error.strerror}") from error
@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(config, training, test, directory, device, state)
     except UserError as error:
+        logger.remove(console)  # the door says it there
         logger.error("{}", error)
         raise
     return 0

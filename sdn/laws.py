@@ -47,8 +47,14 @@ class Law:
         """The law in a file name, e.g. ``N(0.0,1.0)`` or ``ar1(0.0,1.0,rho=0.99)``."""
         if self.name == "white":
             return f"N({self.mean},{self.std})"
-        extra = LAWS[self.name][2]
-        return f"{self.name}({self.mean},{self.std}{f',{extra}={self.extra}' if extra else ''})"
+        parameter = LAWS[self.name][2]
+        return f"{self.name}({self.mean},{self.std}{f',{parameter}={self.extra}' if parameter else ''})"
+
+    def facts(self) -> dict[str, float | str]:
+        """The law by plain names, e.g. ``{"law": "ar1", "mean": 0.0, "std": 1.0, "rho": 0.99}``."""
+        parameter = LAWS[self.name][2]
+        own = {parameter: self.extra} if parameter else {}
+        return {"law": self.name, "mean": self.mean, "std": self.std} | own
 
     def draw(self, rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
         """``rows`` sequences ``(rows, length)``, float32, contiguous; ``rng`` alone decides their values."""

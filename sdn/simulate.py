@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -106,9 +106,8 @@ class Recipe:
 
     def header(self) -> dict[str, int | float | str]:
         """The plain facts stored with the tensors."""
-        law = {"law" if key == "name" else key: value for key, value in asdict(self.law).items()}
         own = {"format": FORMAT, "version": VERSION, "tau": self.tau, "v_th": 1.0, "reset": "hard", "u_r": 0.0}
-        return own | law | {"name": self.name, "seed": self.seed}
+        return own | self.law.facts() | {"name": self.name, "seed": self.seed}
 
     def slices(self, numbers: int) -> list[slice]:
         """The rows in pieces of at most ``numbers`` numbers, but at least a row."""

@@ -233,13 +233,15 @@ def test_foreign_checkpoint_is_one_sentence(fit, capsys, content):
     assert err.count("\n") == 1
 
 
-def test_checkpoint_of_another_network_is_refused(fit):
+def test_checkpoint_of_another_network_is_refused(fit, data_file):
     fit("--epochs", "1")
     path = fit.dir / fit_run.BEST
     content = torch.load(path, weights_only=True)
     torch.save(content | {"model": SDN(4).state_dict()}, path)
     with pytest.raises(UserError, match="do not fit"):
         load_sdn(path)
+    with pytest.raises(UserError, match="not one of this network"):
+        Fit(FitConfig(d_model=4), load(data_file())).load_state(content)
 
 
 def test_new_run_does_not_overwrite_an_old_one(fit, capsys):
@@ -304,7 +306,7 @@ def test_test_data_of_another_neuron_are_refused(fit, data_file, capsys):
 def test_loss_that_is_not_finite_stops_with_a_sentence(fit, monkeypatch, capsys):
     monkeypatch.setattr(Fit, "step", lambda *_: math.nan)
     assert fit("--epochs", "2") == 2
-    assert "the loss became nan in epoch 1, step 1; lower --lr (0.01)" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("the loss became nan in epoch 1, step 1; lower --lr (0.01)") == 1
     assert "the loss became nan" in (fit.dir / "exp.log").read_text()
 
 

@@ -51,7 +51,7 @@ def test_header_says_what_was_asked(tmp_path):
     generate.main([str(tmp_path), *SMALL, "--law", "ar1", "--rho", "0.5", "-t", "0.3", "-n", "x", "--seed", "7"])
     assert only_file(tmp_path).name == "x-mem-T20-ar1(0.0,1.0,rho=0.5)-50-tau_0.3.pt"
     header = load(only_file(tmp_path)).header
-    want = {"tau": 0.3, "v_th": 1.0, "reset": "hard", "u_r": 0.0, "law": "ar1", "extra": 0.5, "name": "x", "seed": 7}
+    want = {"tau": 0.3, "v_th": 1.0, "reset": "hard", "u_r": 0.0, "law": "ar1", "rho": 0.5, "name": "x", "seed": 7}
     assert want.items() <= header.items()
 
 
@@ -157,7 +157,7 @@ def test_full_disk_is_noticed_before_and_during(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_killed_run_leaves_no_data_set(tmp_path, how):
     command = [sys.executable, "generate.py", str(tmp_path), "-N", "4000000", "-T", "256"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -168,10 +168,10 @@ def test_killed_run_leaves_no_data_set(tmp_path, how):
         time.sleep(0.05)
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[how]
     assert b"Traceback" not in err
     assert [path for path in tmp_path.iterdir() if path.suffix == ".pt"] == []
-    if how == signal.SIGINT:
+    if how != signal.SIGKILL:
         assert list(tmp_path.iterdir()) == []
 
 
