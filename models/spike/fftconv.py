@@ -12,13 +12,15 @@ no separate pass for the skip.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# On a CPU the rows of a batch are transformed a few at a time: a spectrum is multiplied while it is in the cache, and
-# only a piece of it is alive. Elements of the padded signal.
-_CPU_PIECE = 1 << 20
+# A CPU takes a few channels at a time, so that their signals and spectra stay in its cache and never exist as a whole.
+# Padded samples in a piece, for each thread.
+_CPU_PIECE = 1 << 18
 
 
 def fft_size(length: int) -> int:
@@ -45,42 +47,41 @@ def fftconv(u: Tensor, k: Tensor, D: Tensor | None = None) -> Tensor:
 class _FFTConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u: Tensor, k: Tensor, D: Tensor | None) -> Tensor:
-        n = fft_size(u.shape[-1])
-        kf = torch.fft.rfft(_circular(k, D, n))
+        L = u.shape[-1]
+        n = fft_size(L)
+        kf = k.new_empty(k.shape[1], n // 2 + 1, dtype=k.dtype.to_complex())
+        y = u.new_empty(u.shape, dtype=k.dtype)
+        for channels, some_rows in _pieces(u, n):
+            kf[channels] = torch.fft.rfft(_circular(k[:, channels], None if D is None else D[channels], n))
+            for rows in some_rows:
+                uf = torch.fft.rfft(u[rows, channels].to(k.dtype), n)
+                y[rows, channels] = torch.fft.irfft(uf.mul_(kf[channels]), n)[..., :L]
         ctx.save_for_backward(u, kf)
         ctx.directions, ctx.skip = k.shape[0], D is not None
-        y = u.new_empty(u.shape, dtype=k.dtype)
-        for rows in _pieces(u, n):
-            uf = torch.fft.rfft(u[rows].to(k.dtype), n)
-            y[rows] = torch.fft.irfft(uf.mul_(kf), n)[..., : u.shape[-1]]
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         u, kf = ctx.saved_tensors
-        L, n = u.shape[-1], fft_size(u.shape[-1])
+        (_, H, L), n = u.shape, fft_size(u.shape[-1])
         need_u, need_k = ctx.needs_input_grad[0], ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         grad_u = u.new_empty(u.shape) if need_u else None
-        kf_conj = torch.conj_physical(kf)
-        grad_kf = torch.zeros_like(kf) if need_k else None
-        for rows in _pieces(u, n):
-            gf = torch.fft.rfft(grad[rows], n)
-            if need_k:
-                uf = torch.fft.rfft(u[rows].to(grad.dtype), n).conj_physical_()
-                for one_uf, one_gf in zip(uf, gf, strict=True):
-                    grad_kf.addcmul_(one_uf, one_gf)
-            if need_u:
-                grad_u[rows] = torch.fft.irfft(gf.mul_(kf_conj), n)[..., :L]
-        if not need_k:
-            return grad_u, None, None
-        circular = torch.fft.irfft(grad_kf, n)
         # Channels first in memory, as the kernel's own backward pass wants them.
-        grad_k = circular.new_zeros(u.shape[1], ctx.directions, L).transpose(0, 1)
-        grad_k[0] = circular[:, :L]
-        if ctx.directions == 2:
-            grad_k[1, :, : L - 1] = circular[:, n - L + 1 :].flip(-1)
-        return grad_u, grad_k, circular[:, 0] if ctx.skip else None
+        grad_k = grad.new_empty(H, ctx.directions, L).transpose(0, 1) if need_k else None
+        for channels, some_rows in _pieces(u, n):
+            kf_conj, grad_kf = torch.conj_physical(kf[channels]), torch.zeros_like(kf[channels])
+            for rows in some_rows:
+                gf = torch.fft.rfft(grad[rows, channels], n)
+                if need_k:
+                    uf = torch.fft.rfft(u[rows, channels].to(grad.dtype), n)
+                    grad_kf += uf.conj_physical_().mul_(gf).sum(0)
+                if need_u:
+                    grad_u[rows, channels] = torch.fft.irfft(gf.mul_(kf_conj), n)[..., :L]
+            if need_k:
+                _from_circular(torch.fft.irfft(grad_kf, n), grad_k[:, channels])
+        # k and D meet at lag 0 of the first direction.
+        return grad_u, grad_k, grad_k[0, :, 0].clone() if need_k and ctx.skip else None
 
 
 def _circular(k: Tensor, D: Tensor | None, n: int) -> Tensor:
@@ -95,7 +96,20 @@ def _circular(k: Tensor, D: Tensor | None, n: int) -> Tensor:
     return out
 
 
-def _pieces(u: Tensor, n: int) -> list[slice]:
+def _from_circular(circular: Tensor, k: Tensor) -> None:
+    """Write the parts of ``circular (H, n)`` to where :func:`_circular` took them from, ``k (1 or 2, H, L)``."""
+    L, n = k.shape[-1], circular.shape[-1]
+    k[0] = circular[:, :L]
+    if k.shape[0] == 2:
+        k[1, :, : L - 1] = circular[:, n - L + 1 :].flip(-1)
+        k[1, :, L - 1] = 0
+
+
+def _pieces(u: Tensor, n: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Channels of ``u (B, H, L)`` to take at once and, for each such slice, the slices of rows."""
     B, H, _ = u.shape
-    size = max(1, _CPU_PIECE // (H * n)) if u.device.type == "cpu" else max(B, 1)
-    return [slice(start, start + size) for start in range(0, B, size)]
+    room = _CPU_PIECE * torch.get_num_threads() // n if u.device.type == "cpu" else B * H
+    rows = min(max(room, 1), max(B, 1))
+    channels = min(max(room // rows, 1), H)
+    for h in range(0, H, channels):
+        yield slice(h, h + channels), [slice(b, b + rows) for b in range(0, B, rows)]
