@@ -128,6 +128,7 @@ def test_random_stream_depends_on_the_description_alone():
         (["-n", ""], "name"),
         (["--device", "cuda:99"], "not available"),
         (["--device", "abacus"], "not available"),
+        (["--device", "meta"], "not available"),
     ],
 )
 def test_nonsense_is_one_sentence_and_code_2(tmp_path, capsys, options, words):
