@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from . import ops
 from .errors import UserError
 from .lif import Reset, check_reset, check_tau, lif_step
-from .surrogate import spike
+from .network import ReducedSDN
 
 NEURONS: tuple[str, ...] = ("sdn", "sltt", "bptt")
 
@@ -22,7 +23,12 @@ NEURONS: tuple[str, ...] = ("sdn", "sltt", "bptt")
 class _Neuron(nn.Module):
     def __init__(self, tau: float) -> None:
         super().__init__()
-        self.tau = check_tau(tau)
+        self._tau = check_tau(tau)
+
+    @property
+    def tau(self) -> float | Tensor:
+        """Decay per step: a number, or ``(H,)`` where it is learnt."""
+        return self._tau
 
     def _constants(self) -> tuple[float | Tensor, float | Tensor, Reset]:
         return self.tau, 0.0, "hard"
@@ -39,51 +45,114 @@ class _Neuron(nn.Module):
 
 
 class LIF(_Neuron):
-    """The exact neuron with gradient "sltt" (elementwise) or "bptt" (through time)."""
+    """The exact neuron with gradient "sltt" (elementwise) or "bptt" (through time).
+
+    Args:
+        tau: decay per step, or its value before training.
+        gradient: "sltt" or "bptt".
+        reset: "hard" to ``u_r``, or "soft" by subtraction of the threshold.
+        u_r: reset value in units of the threshold, below 1; or its value before training.
+        learnable_tau: learn a decay per channel, sigmoid(``logit_tau`` (H,)), so that it stays between 0 and 1.
+        learnable_u_r: learn a reset value per channel, the parameter ``reset_value`` (H,).
+        d_model: channels H; needed where something is learnt.
+
+    Raises:
+        UserError: an option out of range, or a combination in which nothing could be learnt.
+    """
 
     def __init__(
-        self, tau: float = 0.125, gradient: Literal["sltt", "bptt"] = "sltt", reset: Reset = "hard", u_r: float = 0.0
+        self,
+        tau: float = 0.125,
+        gradient: Literal["sltt", "bptt"] = "sltt",
+        reset: Reset = "hard",
+        u_r: float = 0.0,
+        learnable_tau: bool = False,
+        learnable_u_r: bool = False,
+        d_model: int | None = None,
     ) -> None:
         super().__init__(tau)
-        self.gradient, self.reset, self.u_r = gradient, check_reset(reset), float(u_r)
+        if gradient not in ("sltt", "bptt"):
+            raise UserError(f"unknown gradient {gradient!r}; choose sltt or bptt")
+        if not float(u_r) < 1.0:
+            raise UserError(f"the reset value u_r counts in thresholds and must lie below 1, not {u_r}")
+        if check_reset(reset) == "soft" and (u_r != 0.0 or learnable_u_r):
+            raise UserError(
+                "a soft reset subtracts the threshold and has no reset value u_r; choose reset hard for one"
+            )
+        if learnable_u_r and gradient != "bptt":
+            raise UserError("sltt gives the reset value u_r no gradient; choose neuron bptt to learn it")
+        if (learnable_tau or learnable_u_r) and d_model is None:
+            raise UserError("a learnable tau or u_r is one per channel; give the number of channels, d_model")
+        self.gradient, self.reset, self._u_r = gradient, reset, float(u_r)
+        self.logit_tau = self._parameter(math.log(tau / (1 - tau)), d_model) if learnable_tau else None
+        self.reset_value = self._parameter(float(u_r), d_model) if learnable_u_r else None
+
+    @staticmethod
+    def _parameter(value: float, d_model: int | None) -> nn.Parameter:
+        parameter = nn.Parameter(torch.full((d_model,), value))
+        parameter._optim = {"weight_decay": 0.0}
+        return parameter
+
+    @property
+    def tau(self) -> float | Tensor:
+        return self._tau if self.logit_tau is None else torch.sigmoid(self.logit_tau)
+
+    @property
+    def u_r(self) -> float | Tensor:
+        """Reset value in units of the threshold: a number, or ``(H,)`` where it is learnt."""
+        return self._u_r if self.reset_value is None else self.reset_value
 
     def _constants(self) -> tuple[float | Tensor, float | Tensor, Reset]:
         return self.tau, self.u_r, self.reset
 
     def forward(self, current: Tensor, v_th: Tensor | None = None) -> Tensor:
+        """``I (B, H, L)``, ``v_th (H,)`` -> spikes."""
         tau, u_r, reset = self._constants()
         return ops.lif(current, tau, v_th, u_r, reset, self.gradient)
+
+    def extra_repr(self) -> str:
+        learnt = [name for name, p in (("tau", self.logit_tau), ("u_r", self.reset_value)) if p is not None]
+        start = f"tau={self._tau:g}, gradient={self.gradient}, reset={self.reset}, u_r={self._u_r:g}"
+        return start + (f", learnt: {', '.join(learnt)}" if learnt else "")
 
 
 class SDNNeuron(_Neuron):
     """The paper's neuron: mem from a frozen :class:`sdn.network.ReducedSDN`, s = H(mem + I - 1)."""
 
-    def __init__(self, sdn: nn.Module) -> None:
+    def __init__(self, sdn: ReducedSDN) -> None:
         super().__init__(sdn.tau)
         self.sdn = sdn
 
     def forward(self, current: Tensor, v_th: Tensor | None = None) -> Tensor:
-        if v_th is not None:
-            current = current / v_th.unsqueeze(-1)
-        with torch.no_grad():
-            mem = self.sdn(current)
-        return spike(mem + current - 1)
+        """``I (B, H, L)``, ``v_th (H,)`` -> spikes."""
+        return ops.surrogate(current, self.sdn, v_th)
 
 
 def make_neuron(
-    name: str, tau: float = 0.125, weights: str | None = None, reset: Reset = "hard", u_r: float = 0.0
+    name: str,
+    tau: float = 0.125,
+    weights: str | None = None,
+    reset: Reset = "hard",
+    u_r: float = 0.0,
+    learnable_tau: bool = False,
+    learnable_u_r: bool = False,
+    d_model: int | None = None,
 ) -> _Neuron:
-    """Build the neuron a config names: "sdn" (``weights``: a reduced SDN file, default the shipped one), "sltt", "bptt".
+    """Build the neuron a config names: "sdn" (``weights``: a reduced SDN file; None: the shipped one), "sltt", "bptt".
+
+    The other options are those of :class:`LIF`; an SDN is fitted for one tau and hard reset to 0.
 
     Raises:
-        UserError: unknown name, tau outside (0, 1), or an SDN fitted for another tau.
+        UserError: unknown name, an option out of range, an SDN fitted for another tau or asked for what it cannot do.
     """
     if name not in NEURONS:
         raise UserError(f"unknown neuron {name!r}; choose one of {', '.join(NEURONS)}")
     if name != "sdn":
-        return LIF(tau, name, reset, u_r)
-    if check_reset(reset) != "hard" or u_r != 0.0:
-        raise UserError("an SDN is fitted for hard reset to 0; choose neuron sltt or bptt for another reset")
+        return LIF(tau, name, reset, u_r, learnable_tau, learnable_u_r, d_model)
+    if check_reset(reset) != "hard" or u_r != 0.0 or learnable_tau or learnable_u_r:
+        raise UserError(
+            "an SDN is fitted for one tau and hard reset to 0; choose neuron sltt or bptt for anything else"
+        )
     from .weights import load_reduced
 
     return SDNNeuron(load_reduced(weights or check_tau(tau), tau=tau))

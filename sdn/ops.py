@@ -1,15 +1,26 @@
-"""The neuron operators: one entry point each, which picks the fastest exact implementation for the device."""
+"""The neuron operators: one entry point each, which picks the fastest exact implementation for the device.
+
+Registered with PyTorch as ``sdn::lif`` and ``sdn::surrogate``, so that ``torch.compile`` traces through them. Under
+autocast they keep the type of their input: the recurrence runs in float32 at least whatever that is, and a spike is
+exact in all of them.
+"""
 
 from __future__ import annotations
+
+import functools
+import math
+import warnings
 
 import torch
 from torch import Tensor
 
-from .lif import Gradient, Reset, lif_reference
+from . import kernels
+from .errors import UserError
+from .lif import Gradient, Reset, check_reset, lif_reference
+from .network import ReducedSDN
+from .surrogate import spike
 
-
-def _scaled(current: Tensor, v_th: Tensor | None) -> Tensor:
-    return current if v_th is None else current / v_th.unsqueeze(-1)
+__all__ = ["lif", "lif_scan", "surrogate"]
 
 
 def lif(
@@ -20,10 +31,31 @@ def lif(
     reset: Reset = "hard",
     gradient: Gradient = "sltt",
 ) -> Tensor:
-    """Spikes of an exact LIF neuron; current ``(B, H, L)``, ``tau``/``u_r`` numbers or ``(H,)``, ``v_th`` ``(H,)``."""
-    return lif_reference(_scaled(current, v_th), tau, u_r, reset, gradient=gradient)[1]
+    """Spikes of an exact LIF neuron (:mod:`sdn.lif`) from the potential 0.
+
+    Args:
+        current: I, ``(..., H, L)``, of any float type.
+        tau, u_r: numbers, or tensors ``(H,)``, ``(1,)`` or ``()``.
+        v_th: threshold, a tensor of such a shape; None for 1.
+        reset: "hard" to ``u_r`` (counted in thresholds), or "soft" by subtraction.
+        gradient: "sltt" elementwise, or "bptt" through time; both also for tau and v_th, "bptt" for ``u_r``.
+
+    Returns:
+        s in {0, 1}, shape and type of ``current``. For the backward pass 1/128 of its memory is kept beside it.
+
+    Raises:
+        UserError: an unknown reset or gradient, or a current that is not of a float type.
+    """
+    if gradient not in ("sltt", "bptt"):
+        raise UserError(f"unknown gradient {gradient!r}; choose sltt or bptt")
+    if kernels.chosen() == "reference":
+        _check(current, reset)
+        return lif_reference(_scaled(current, v_th), tau, u_r, reset, gradient=gradient)[1]
+    neuron = _neuron(current, tau, v_th, u_r, reset)
+    return _lif(current.contiguous(), *neuron, None, reset == "soft", gradient == "bptt")[0]
 
 
+@torch.no_grad()
 def lif_scan(
     current: Tensor,
     u0: Tensor | None,
@@ -32,7 +64,201 @@ def lif_scan(
     u_r: float | Tensor = 0.0,
     reset: Reset = "hard",
 ) -> tuple[Tensor, Tensor]:
-    """``(s, u_L)`` without gradient, from the initial potential ``u0 (B, H)`` (None: zero), for chunked inference."""
-    with torch.no_grad():
-        _, s, u = lif_reference(_scaled(current, v_th), tau, u_r, reset, u0)
-        return s, u
+    """``(s, u)`` without gradient, from the potential ``u0 (..., H)`` (None: zero): arguments as in :func:`lif`.
+
+    ``u (..., H)``, in float32 at least, is the potential after the last step: the ``u0`` of the next call.
+    """
+    if kernels.chosen() == "reference":
+        _check(current, reset)
+        return lif_reference(_scaled(current, v_th), tau, u_r, reset, u0)[1:]
+    neuron = _neuron(current, tau, v_th, u_r, reset)
+    start = None if u0 is None else u0.to(neuron[0].dtype).expand(current.shape[:-1]).contiguous()
+    s, u, _ = _lif(current.contiguous(), *neuron, start, reset == "soft", False)
+    return s, u
+
+
+def surrogate(current: Tensor, network: ReducedSDN, v_th: Tensor | None = None) -> Tensor:
+    """Spikes of the surrogate: mem from ``network`` at x = I / v_th, s = H(mem + x - 1), mem a constant to gradients.
+
+    ``current (..., H, L)`` of any float type, ``v_th`` as in :func:`lif`. A network of one layer is one fused pass;
+    deeper ones run layer by layer, and a warning says so once.
+    """
+    _check(current, "hard")
+    fused = network.n_layers == 1
+    if not fused:
+        _say_deep()
+    if not fused or kernels.chosen() == "reference":
+        x = _scaled(current, v_th)
+        with torch.no_grad():
+            mem = network(x)
+        return spike(mem + x - 1)
+    dtype = _real(current)
+    weights = [tensor.detach().to(dtype) for tensor in next(network.layer_tensors())]
+    weights += [network.out_weight.detach().to(dtype), network.out_bias.detach().to(dtype)]
+    threshold = None if v_th is None else _per_channel(v_th, current)
+    keep = torch.is_grad_enabled() and (current.requires_grad or (threshold is not None and threshold.requires_grad))
+    return _surrogate(current.contiguous(), threshold, *weights, keep)[0]
+
+
+@functools.cache
+def _say_deep() -> None:
+    warnings.warn("an SDN of several layers runs layer by layer: only one layer has a fast kernel", stacklevel=3)
+
+
+# ------------------------------------------------------------------------------------------------------------ arguments
+
+
+def _scaled(current: Tensor, v_th: Tensor | None) -> Tensor:
+    return current if v_th is None else current / v_th.unsqueeze(-1)
+
+
+def _real(current: Tensor) -> torch.dtype:
+    return torch.float64 if current.dtype == torch.float64 else torch.float32
+
+
+def _check(current: Tensor, reset: str) -> None:
+    check_reset(reset)
+    if not current.is_floating_point() or current.ndim < 2:
+        raise UserError(
+            f"a neuron takes currents (..., channels, time) of a float type, not {current.dtype} {tuple(current.shape)}"
+        )
+
+
+def _per_channel(value: float | Tensor, current: Tensor) -> Tensor:
+    """``value`` as a vector ``(H,)`` of the type that potentials have."""
+    H = current.shape[-2]
+    if not isinstance(value, Tensor):
+        return torch.full((H,), value, dtype=_real(current), device=current.device)
+    if value.ndim > 1 or value.numel() not in (1, H):
+        raise UserError(f"a value per channel has shape ({H},) for {H} channels, not {tuple(value.shape)}")
+    return value.to(current.device, _real(current)).expand(H).contiguous()
+
+
+def _neuron(
+    current: Tensor, tau: float | Tensor, v_th: Tensor | None, u_r: float | Tensor, reset: str
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    _check(current, reset)
+    threshold = None if v_th is None else _per_channel(v_th, current)
+    return _per_channel(tau, current), threshold, _per_channel(u_r, current)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.view(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _seams(current: Tensor) -> int:
+    return (current.shape[-1] + kernels.SEAM - 1) // kernels.SEAM
+
+
+def _over_batch(sums: Tensor, H: int) -> Tensor:
+    """Sums per row ``(..., B * H) -> (..., H)``."""
+    return sums.unflatten(-1, (-1, H)).sum(-2) if H and sums.shape[-1] else sums.new_zeros(*sums.shape[:-1], H)
+
+
+# ---------------------------------------------------------------------------------------------------- the exact neuron
+
+
+@torch.library.custom_op(
+    "sdn::lif",
+    mutates_args=(),
+    schema="(Tensor current, Tensor tau, Tensor? v_th, Tensor u_r, Tensor? u0, bool soft, bool through_time)"
+    " -> (Tensor, Tensor, Tensor)",
+)
+def _lif(current, tau, v_th, u_r, u0, soft, through_time):
+    start = None if u0 is None else u0.reshape(-1)
+    s, u, seams = kernels.pick(current.device.type).lif_forward(_rows(current), tau, v_th, u_r, soft, start)
+    return s.view(current.shape), u.view(current.shape[:-1]), seams
+
+
+@_lif.register_fake
+def _(current, tau, v_th, u_r, u0, soft, through_time):
+    rows = math.prod(current.shape[:-1])
+    u = tau.new_empty(current.shape[:-1])
+    return current.new_empty(current.shape), u, tau.new_empty(rows, _seams(current))
+
+
+@torch.library.custom_op(
+    "sdn::lif_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor current, Tensor seams, Tensor tau, Tensor? v_th, Tensor u_r, bool soft,"
+    " bool through_time, bool want_sums) -> (Tensor, Tensor)",
+)
+def _lif_backward(grad, current, seams, tau, v_th, u_r, soft, through_time, want_sums):
+    d_current, sums = kernels.pick(current.device.type).lif_backward(
+        _rows(grad), _rows(current), seams, tau, v_th, u_r, soft, through_time, want_sums
+    )
+    return d_current.view(current.shape), sums
+
+
+@_lif_backward.register_fake
+def _(grad, current, seams, tau, v_th, u_r, soft, through_time, want_sums):
+    return current.new_empty(current.shape), tau.new_empty(3, seams.shape[0] if want_sums else 0)
+
+
+def _lif_save(ctx, inputs, output) -> None:
+    current, tau, v_th, u_r, _, ctx.soft, ctx.through_time = inputs
+    ctx.save_for_backward(current, output[2], tau, v_th, u_r)
+    ctx.mark_non_differentiable(output[1], output[2])
+
+
+def _lif_gradients(ctx, grad, *_):
+    current, seams, tau, v_th, u_r = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    d_current, sums = _lif_backward(
+        grad.contiguous(), current, seams, tau, v_th, u_r, ctx.soft, ctx.through_time, any(wanted[1:4])
+    )
+    d_tau, d_v_th, d_u_r = _over_batch(sums, tau.numel()) if any(wanted[1:4]) else (None, None, None)
+    return d_current, d_tau, None if v_th is None else d_v_th, d_u_r, None, None, None
+
+
+_lif.register_autograd(_lif_gradients, setup_context=_lif_save)
+
+# ------------------------------------------------------------------------------------------------------- the surrogate
+
+
+@torch.library.custom_op(
+    "sdn::surrogate",
+    mutates_args=(),
+    schema="(Tensor current, Tensor? v_th, Tensor conv_weight, Tensor conv_bias, Tensor mix_weight, Tensor mix_bias,"
+    " Tensor out_weight, Tensor out_bias, bool keep_mem) -> (Tensor, Tensor)",
+)
+def _surrogate(current, v_th, *weights_and_keep):
+    s, mem = kernels.pick(current.device.type).sdn_forward(_rows(current), v_th, *weights_and_keep)
+    return s.view(current.shape), mem
+
+
+@_surrogate.register_fake
+def _(current, v_th, conv_weight, *weights_and_keep):
+    rows = math.prod(current.shape[:-1]) if weights_and_keep[-1] else 0
+    return current.new_empty(current.shape), conv_weight.new_empty(rows, current.shape[-1])
+
+
+@torch.library.custom_op(
+    "sdn::surrogate_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor current, Tensor mem, Tensor? v_th, bool want_sums) -> (Tensor, Tensor)",
+)
+def _surrogate_backward(grad, current, mem, v_th, want_sums):
+    kernel = kernels.pick(current.device.type).sdn_backward
+    d_current, sums = kernel(_rows(grad), _rows(current), mem, v_th, want_sums)
+    return d_current.view(current.shape), sums
+
+
+@_surrogate_backward.register_fake
+def _(grad, current, mem, v_th, want_sums):
+    return current.new_empty(current.shape), mem.new_empty(mem.shape[0] if want_sums else 0)
+
+
+def _surrogate_save(ctx, inputs, output) -> None:
+    ctx.save_for_backward(inputs[0], output[1], inputs[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _surrogate_gradients(ctx, grad, *_):
+    current, mem, v_th = ctx.saved_tensors
+    want_sums = v_th is not None and ctx.needs_input_grad[1]
+    d_current, sums = _surrogate_backward(grad.contiguous(), current, mem, v_th, want_sums)
+    return d_current, _over_batch(sums, v_th.numel()) if want_sums else None, *(None,) * 7
+
+
+_surrogate.register_autograd(_surrogate_gradients, setup_context=_surrogate_save)

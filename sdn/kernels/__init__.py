@@ -1,4 +1,4 @@
-"""Fast kernels for one neuron each, one module per way to compute: ``cpu`` (numba), ``triton`` (CUDA), ``plain`` (PyTorch).
+"""Fast kernels of the neurons, one module per way to compute: ``cpu`` (numba), ``gpu`` (Triton), ``plain`` (PyTorch).
 
 All modules offer the same four functions on rows: ``I`` is ``(R, L)``, contiguous, R = B * H, and row r belongs to
 channel r % H. Per-channel vectors ``(H,)`` and potentials are float64 where I is float64 and float32 otherwise, so the
@@ -30,10 +30,62 @@ recurrence runs in float32 at least; spikes and dI have the dtype of I. R and L 
     ``mem (R, L)`` has the dtype of the potentials; ``(0, L)`` unless ``keep_mem``.
 
 ``sdn_backward(grad, I, mem, v_th, want_sums) -> (dI, sums)``
-    Elementwise, mem a constant: g_t = grad_t psi(mem_t + x_t - 1), dI = g / v_th; ``sums (R,)`` is -sum g_t I_t / v_th^2.
+    Elementwise, mem a constant: g_t = grad_t psi(mem_t + x_t - 1), dI = g / v_th; ``sums (R,)``: -sum g_t I_t / v_th^2.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
 SEAM = 128
 """Steps between two stored potentials: 1/128 of the memory of I, and as many steps as one block recomputes."""
+
+NAMES = ("auto", "reference", "plain", "cpu", "triton")
+_PACKAGE = {"cpu": "numba", "triton": "triton"}
+_chosen = "auto"
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[None]:
+    """Within the block all neurons compute by ``name``, one of :data:`NAMES`; for tests and benchmarks.
+
+    "reference" is the naive recurrence and the layered SDN. The choice is for the whole process, all threads.
+    """
+    global _chosen
+    if name not in NAMES:
+        raise ValueError(f"unknown kernels {name!r}; choose one of {', '.join(NAMES)}")
+    before, _chosen = _chosen, name
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def chosen() -> str:
+    """The name in force; "auto" outside of :func:`use`."""
+    return _chosen
+
+
+def pick(device: str) -> ModuleType:
+    """The kernels for tensors on a type of device: the fastest whose package is installed, or what :func:`use` says."""
+    name = {"cpu": "cpu", "cuda": "triton"}.get(device, "plain") if _chosen == "auto" else _chosen
+    return (name in _PACKAGE and _compiled(name)) or importlib.import_module(".plain", __name__)
+
+
+@functools.cache
+def _compiled(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module({"cpu": ".cpu", "triton": ".gpu"}[name], __name__)
+    except ImportError as error:
+        warnings.warn(
+            f"spiking neurons run in plain PyTorch, several times slower than they could: {error}. "
+            f"To make them faster, `pip install {_PACKAGE[name]}`.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None

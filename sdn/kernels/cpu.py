@@ -26,7 +26,7 @@ _HALF_STEPS = 1 << 18
 def _new(like: Tensor) -> Tensor:
     """An uninitialised tensor of the shape and type of ``like``, from numpy.
 
-    numpy asks the system for huge pages, torch does not: the first touch of a large tensor then costs more than the kernel.
+    numpy asks the system for huge pages; torch does not, and the first touch of its memory would cost more than a kernel.
     """
     if like.dtype in _HALF:
         return torch.from_numpy(np.empty(like.shape, np.int16)).view(like.dtype)
@@ -77,11 +77,13 @@ def lif_forward(
     return s, u, seams
 
 
-def _neuron(tau: Tensor, v_th: Tensor | None, u_r: Tensor, soft: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+def _neuron(
+    tau: Tensor, v_th: Tensor | None, u_r: Tensor, soft: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     return _array(tau), _array(tau.new_empty(0) if v_th is None else v_th), _array(u_r), soft
 
 
-def _forward(I, s, seams, u, tau, v_th, u_r, soft) -> int:  # noqa: ANN001
+def _forward(I, s, seams, u, tau, v_th, u_r, soft) -> int:
     """Fill s, seams and u; returns the number of blocks that had to be run again."""
     (R, L), again = I.shape, 0
     flat, arrays, neuron = (_flat(I), _flat(s)), (_array(seams), _array(u)), _neuron(tau, v_th, u_r, soft)
@@ -122,7 +124,7 @@ def lif_backward(
     return out, sums
 
 
-def _backward(grad, I, out, seams, sums, tau, v_th, u_r, soft, through_time) -> None:  # noqa: ANN001
+def _backward(grad, I, out, seams, sums, tau, v_th, u_r, soft, through_time) -> None:
     (R, L), sums = I.shape, _array(sums)
     carry = np.zeros(R, _array(tau).dtype)
     tensors = (_flat(I), _flat(grad), _flat(out), _array(seams), carry)

@@ -10,7 +10,8 @@ A *lane* is one row, or one stretch of a row: ``start[j]`` says where its next s
 repeat the last one in use, which writes the same values twice.
 
 ``work`` is one flat array so that the compiler can tell its parts apart: vectors of a number a lane (U ... NEXT), then
-two tiles (step, lane). Compiled code is cached by the age of this file, so what it depends on stands here and nowhere else.
+two tiles (step, lane). Compiled code is cached by the age of this file, so what it depends on stands here and nowhere
+else.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ def jit(function=None, **options):  # noqa: ANN201
 
 
 @intrinsic
-def _apart(typing):  # noqa: ANN001, ANN202
+def _apart(typing):
     """Keep the function that calls this out of its callers: inlined, its loops are optimised again in each of them."""
 
-    def codegen(context, builder, signature, values):  # noqa: ANN001, ANN202
+    def codegen(context, builder, signature, values):
         builder.function.attributes.add("noinline")
         return context.get_dummy_value()
 
@@ -70,10 +71,10 @@ def _transpose(builder: ir.IRBuilder, rows: list) -> list:
     return rows
 
 
-def _mover(to_tile: bool):  # noqa: ANN202
+def _mover(to_tile: bool):
     """Code that moves 8 steps of 8 lanes between ``flat`` and the tile whose corner is ``work[corner]``."""
 
-    def codegen(context, builder, signature, values):  # noqa: ANN001, ANN202
+    def codegen(context, builder, signature, values):
         kinds = signature.args
         work, flat, start = (context.make_array(kinds[i])(context, builder, values[i]).data for i in (0, 2, 3))
         corner, t, lane = values[1], values[4], values[5]
@@ -81,7 +82,7 @@ def _mover(to_tile: bool):  # noqa: ANN202
         align = kinds[2].dtype.bitwidth // 8
         word = context.get_value_type(types.intp)
 
-        def pointer(array, offset):  # noqa: ANN001, ANN202
+        def pointer(array, offset):
             return builder.bitcast(builder.gep(array, [offset]), vector.as_pointer())
 
         in_flat, in_tile = [], []
@@ -99,13 +100,13 @@ def _mover(to_tile: bool):  # noqa: ANN202
 
 
 @intrinsic
-def _gather(typing, work, corner, flat, start, t, lane):  # noqa: ANN001, ANN202
+def _gather(typing, work, corner, flat, start, t, lane):
     """work[corner + i * LANES + j] = flat[start[lane + j] + t + i] for i, j in 0..7."""
     return types.void(work, types.intp, flat, start, types.intp, types.intp), _mover(True)
 
 
 @intrinsic
-def _scatter(typing, work, corner, flat, start, t, lane):  # noqa: ANN001, ANN202
+def _scatter(typing, work, corner, flat, start, t, lane):
     """flat[start[lane + j] + t + i] = work[corner + i * LANES + j] for i, j in 0..7."""
     return types.void(work, types.intp, flat, start, types.intp, types.intp), _mover(False)
 
@@ -216,7 +217,7 @@ def _adjoint(work, soft, through_time, steps):
 def _sum(work, soft, steps):
     """Add g u and g x to SUM_TAU and SUM_V. U: the potential before the block."""
     _apart()
-    one, zero = work.dtype.type(1), work.dtype.type(0)
+    one = work.dtype.type(1)
     for t in range(steps):
         row, grad = TILE + t * LANES, GRAD + t * LANES
         for j in range(LANES):
@@ -275,7 +276,7 @@ def _run_block(work, current, s, start, lanes, scaled, soft, steps):
 
 
 @jit
-def forward(first, last, current, s, seams, u, tau, v_th, u_r, soft, L, begin, end):
+def forward(first, last, current, s, seams, u, tau, v_th, u_r, soft, L, begin, end) -> None:
     """Rows ``first`` to ``last``, steps ``begin`` (at a seam) to ``end``, one lane a row.
 
     ``current``, ``s``: flat. ``seams (R, blocks)`` is written. ``u (R,)``: potential before, then after these steps.
@@ -297,7 +298,7 @@ def forward(first, last, current, s, seams, u, tau, v_th, u_r, soft, L, begin, e
 
 
 @jit
-def speculate(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chunk):
+def speculate(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chunk) -> None:
     """Stretches ``first`` to ``last`` of ``chunk`` blocks, one lane each; number q is stretch q % n of row q // n.
 
     Row r's first stretch starts from ``u[r]``, every other from zero one block early. ``ends (R, n)`` receives the
@@ -345,8 +346,8 @@ def _next_wrong(seams, ends, r, c, chunk):
 
 
 @jit
-def repair(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chunk):
-    """Run wrong stretches of rows ``first`` to ``last`` again, from the potential reached until they meet what is there.
+def repair(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chunk) -> int:
+    """Run wrong stretches of rows ``first`` to ``last`` again, from the potential reached until they meet what stands.
 
     One lane a row, so that whatever the input every step is computed at most twice. ``u`` receives the ends.
     Returns the number of blocks that were run again.
@@ -397,8 +398,25 @@ def repair(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chu
 
 @jit
 def backward(
-    first, last, rows, current, grad, out, seams, carry, sums, unsure, tau, v_th, u_r, soft, through_time, L, begin, span
-):
+    first,
+    last,
+    rows,
+    current,
+    grad,
+    out,
+    seams,
+    carry,
+    sums,
+    unsure,
+    tau,
+    v_th,
+    u_r,
+    soft,
+    through_time,
+    L,
+    begin,
+    span,
+) -> None:
     """Lanes ``first`` to ``last``; number q is stretch q % n of row ``rows[q // n]``, ``span`` steps from ``begin`` on.
 
     ``grad`` at the spikes and ``out`` = dI: flat. ``carry (R,)``: tau g of the step after the last stretch; where n is

@@ -33,8 +33,8 @@ def _apply(out, bias, weights, first, count, source, stride, steps):
 
 
 @jit(fastmath={"contract"})
-def forward(first, last, current, s, mem, v_th, conv, conv_bias, mix, mix_bias, out, out_bias, L):
-    """Rows ``first`` to ``last``. All arrays flat; ``mem`` empty if not wanted, ``v_th (H,)`` empty to divide by nothing."""
+def forward(first, last, current, s, mem, v_th, conv, conv_bias, mix, mix_bias, out, out_bias, L) -> None:
+    """Rows ``first`` to ``last``. All arrays are flat; ``mem`` is empty if not wanted, ``v_th (H,)`` if there is none."""
     d, k = conv_bias.size, max(conv.size // conv_bias.size, 1)
     x = np.zeros(k + STEPS, conv.dtype)
     a, b, m = np.empty(d * STEPS, conv.dtype), np.empty(STEPS, conv.dtype), np.empty(STEPS, conv.dtype)
@@ -70,7 +70,7 @@ def forward(first, last, current, s, mem, v_th, conv, conv_bias, mix, mix_bias, 
 
 
 @jit
-def backward(first, last, current, grad, out, mem, v_th, sums, L):
+def backward(first, last, current, grad, out, mem, v_th, sums, L) -> None:
     """Rows ``first`` to ``last`` of dI; ``sums (R,)``: -sum g I / v_th^2 a row, empty if not wanted."""
     one, zero = mem.dtype.type(1), mem.dtype.type(0)
     for row in range(first, last):

@@ -39,7 +39,7 @@ def _submit(work: Callable[[], None], copies: int) -> list[Future[None]]:
 
 
 def spread(kernel: Callable[..., object], count: int, grain: int, *args: object) -> None:
-    """Call ``kernel(first, last, *args)`` until 0 .. count - 1 are covered, by ranges that begin at multiples of ``grain``.
+    """Call ``kernel(first, last, *args)`` until 0 .. count - 1 are covered; ranges begin at multiples of ``grain``.
 
     Ranges are handed out as threads become free, about four to a thread. The caller works too.
     """
