@@ -30,7 +30,8 @@ CHUNK = 512
 """Shortest chunk of the forward pass, so that starting early costs at most an eighth."""
 WARPS = 8
 """Warps a multiprocessor should have: 32 lanes with 64 bytes in flight each, twice what hides the memory's latency."""
-EXACT = {"num_warps": 1, "enable_fp_fusion": False}
+EXACT = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": False}
+"""Launch options of the exact kernels: a warp a program; loads ahead are written out; no fused multiply-add."""
 
 
 def _real(I: Tensor) -> torch.dtype:

@@ -1,11 +1,12 @@
 """Triton building blocks: 16 steps of 32 rows, held one row a lane; how time-last rows are read and written.
 
 A lane owns a row, since its recurrence is sequential, and a program is one warp of 32 rows. Every lane fetches its
-next 16 steps as whole 16-byte vectors (one or two complete 32-byte sectors in one go, the following 16 steps already
-in flight) and keeps them in registers: the (32, 16) tile lies within lanes, so halving it down to single steps with
+next 16 steps as whole 16-byte vectors that together fill 32-byte sectors, with the following 16 steps already in
+flight, and keeps them in registers: the (32, 16) tile lies within lanes, so halving it down to single steps with
 reshape, permute and split moves no data. No sector is fetched twice and nothing is transposed through shared memory
 on its way in. What leaves is written with neighbouring lanes on neighbouring steps: spikes travel across lanes as one
-16-bit mask a row, gradients as a tile.
+16-bit mask a row, gradients as a tile. A length that is no multiple of 16 leaves rows unaligned: the same code, but
+step by step masks and narrow reads.
 
 Products are not contracted with sums (the launches switch that off) and divisions round correctly, so in float32 the
 potentials are those of the recurrence in plain PyTorch.
