@@ -46,7 +46,7 @@ class SS4D(nn.Module):
         lr: learning rate of the kernel's Δ, A (and B, C with trainable_B); None for the optimizer's, 0 to freeze.
         dt_min, dt_max: range of Δ at initialisation.
         dropout: probability that a channel is silenced for the whole sequence, after the neuron and after the GLU.
-        neuron, tau, sdn, reset, u_r, learnable_tau: see :func:`sdn.neurons.make_neuron`; ``sdn`` is a weights file.
+        neuron, tau, sdn, reset, u_r, learnable_tau, learnable_u_r: see :func:`sdn.neurons.make_neuron`; ``sdn`` is a weights file.
 
     Raises:
         UserError: an option is out of range.
@@ -70,18 +70,17 @@ class SS4D(nn.Module):
         reset: str = "hard",
         u_r: float = 0.0,
         learnable_tau: bool = False,
+        learnable_u_r: bool = False,
     ) -> None:
         super().__init__()
         if not 0.0 <= dropout < 1.0:
             raise UserError(f"dropout is a probability and must be at least 0 and below 1, not {dropout}")
-        if learnable_tau:
-            raise UserError("learnable_tau is not available yet; set it to false")
         self.d_model, self.bidirectional = d_model, bidirectional
         kernel = S4DKernelB if trainable_B else S4DKernel
         self.kernel = kernel(d_model, d_state, 2 if bidirectional else 1, lr, dt_min, dt_max)
         self.D = nn.Parameter(torch.randn(d_model))
         self.ln_vth = nn.Parameter(torch.zeros(1 if shared_vth else d_model)) if learnable_vth else None
-        self.neuron = make_neuron(neuron, tau, sdn, reset, u_r)
+        self.neuron = make_neuron(neuron, tau, sdn, reset, u_r, learnable_tau, learnable_u_r, d_model)
         self.mix = Mix(d_model, dropout)
 
     def forward(

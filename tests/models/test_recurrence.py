@@ -11,7 +11,11 @@ from models.spike.ssm import SpikingSSM
 from models.spike.state import concat_rows, reset_rows, select_rows
 from sdn.errors import UserError
 
-NEURONS = [{"neuron": "sltt"}, {"neuron": "bptt", "reset": "soft"}, {"neuron": "sltt", "u_r": -0.2, "tau": 0.6}]
+NEURONS = [
+    {"neuron": "sltt"},
+    {"neuron": "bptt", "reset": "soft"},
+    {"neuron": "bptt", "u_r": -0.2, "tau": 0.6, "learnable_tau": True, "learnable_u_r": True},
+]
 
 
 def _model(D=8, n_layers=2, dtype=torch.float64, **options):

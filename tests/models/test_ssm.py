@@ -125,9 +125,9 @@ def test_masked_padding_changes_nothing(norm, prenorm):
     torch.manual_seed(0)
     layer = {"neuron": "sltt", "d_state": 4, "bidirectional": True}
     model = SpikingSSM(6, 2, prenorm=prenorm, norm=norm, mask_padding=True, layer=layer).double()
-    x = torch.randn(1, 11, 6, dtype=torch.float64)
-    padded = torch.cat((x, 20 * torch.randn(1, 8, 6, dtype=torch.float64)), 1)
-    lengths = torch.tensor([11])
+    x = torch.randn(4, 11, 6, dtype=torch.float64)
+    padded = torch.cat((x, torch.randn(4, 8, 6, dtype=torch.float64)), 1)
+    lengths = torch.full((4,), 11)
     for _ in range(2):  # in training and in evaluation
         torch.testing.assert_close(model(padded, lengths=lengths)[0][:, :11], model(x)[0])
         model.eval()
