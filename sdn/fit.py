@@ -82,8 +82,11 @@ class Fit:
         self.epoch = 0
         self.history: list[dict[str, float]] = []
 
-    def run_epoch(self) -> dict[str, float]:
+    def run_epoch(self, watch: Callable[[Sequence[Tensor]], Iterable[Tensor]] = iter) -> dict[str, float]:
         """Train on every sequence once, validate, and return the epoch's row of the metrics table.
+
+        Args:
+            watch: what the batches pass through on their way, such as a progress bar.
 
         Raises:
             UserError: the loss is not finite.
@@ -93,7 +96,7 @@ class Fit:
         batches = self.training[order.to(self.device)].split(config.batch_size)
         total, lr = 0.0, config.lr
         self.sdn.train()
-        for step, index in enumerate(batches):
+        for step, index in enumerate(watch(batches)):
             # One half period over the whole fit, falling with every step.
             lr = config.lr * (1 + math.cos(math.pi * (self.epoch + step / len(batches)) / config.epochs)) / 2
             loss = self.step(*self.batch(index), lr)

@@ -18,14 +18,16 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from loguru import logger
 from torch import Tensor
+from tqdm import tqdm
 
 from .checkpoint import load_checkpoint, load_sdn, save_checkpoint
 from .data import NeuronData
@@ -60,7 +62,7 @@ def run(
         logger.info("fitting to {} sequences of {}: {}", len(fit.training), training.path, asdict(config))
         facts["baselines"] = _baselines(fit, training.tau)
     while fit.epoch < config.epochs:
-        row = fit.run_epoch()
+        row = fit.run_epoch(_bar(f"epoch {fit.epoch + 1}/{config.epochs}"))
         # The best goes first: after a kill between the two the epoch is repeated and writes the same best again.
         if row["val_loss"] <= min(past["val_loss"] for past in fit.history):
             save_checkpoint(directory / BEST, facts | fit.state())
@@ -69,6 +71,11 @@ def run(
         left = (config.epochs - fit.epoch) * row["seconds"]
         logger.info("epoch {}/{}: {}, {:.0f} s left", fit.epoch, config.epochs, _sentence(row, "val_"), left)
     _finish(fit, test, directory, facts)
+
+
+def _bar(name: str) -> Callable[[Sequence[Tensor]], Iterable[Tensor]]:
+    """A progress bar over the batches of an epoch, where somebody is looking."""
+    return partial(tqdm, desc=name, unit="batch", leave=False, disable=None)
 
 
 def finished(directory: Path) -> bool:
