@@ -53,10 +53,11 @@ class PathfinderSettings:
     short_dashes: int = 4
 
 
+# Floats are written as such: the kernels are compiled for one set of types.
 _SETTINGS = {
-    32: PathfinderSettings(32, 2, 1, 1, 0.5, 1.5, 1.0, 0.75, 5, 1.5, 0.75),
-    64: PathfinderSettings(64, 3, 1, 1, 1.0, 2.5, 1.8, 0.8, 5, 2, 1.0),
-    128: PathfinderSettings(128, 5, 2, 3, 1.5, 3.0, 1.8, 0.9, 8, 3, 1.5),
+    32: PathfinderSettings(32, 2.0, 1.0, 1.0, 0.5, 1.5, 1.0, 0.75, 5, 1.5, 0.75),
+    64: PathfinderSettings(64, 3.0, 1.0, 1.0, 1.0, 2.5, 1.8, 0.8, 5, 2.0, 1.0),
+    128: PathfinderSettings(128, 5.0, 2.0, 3.0, 1.5, 3.0, 1.8, 0.9, 8, 3.0, 1.5),
 }
 
 
@@ -247,12 +248,12 @@ def _scene(settings: tuple, state: np.ndarray, label: int) -> tuple[np.ndarray, 
                     break
     paths[:long_dashes] = 0
     paths[long_dashes : 2 * long_dashes] = 1
-    n = 2 * long_dashes
-    for distractor in range(n_distractors):
+    n, path = 2 * long_dashes, 2
+    for _ in range(n_distractors):
         for _ in range(50):
             if _grow(state, dashes, n, short_dashes, settings, gap, clearance):
-                paths[n : n + short_dashes] = 2 + distractor
-                n += short_dashes
+                paths[n : n + short_dashes] = path
+                n, path = n + short_dashes, path + 1
                 break
     return dashes[:n].copy(), paths[:n].copy(), dots
 
