@@ -94,8 +94,7 @@ def _generate_line(header: dict[str, Any]) -> str:
     line += f" -m {header['mean']} -s {header['std']} --seed {header['seed']}"
     if header["law"] != "white":
         line += f" --law {header['law']}"
-    own = {"ar1": "rho", "constant": "noise"}.get(header["law"])
-    return line + (f" --{own} {header['extra']}" if own else "")
+    return line + "".join(f" --{name} {header[name]}" for name in ("rho", "noise") if name in header)
 
 
 def _own_table(scores: dict[str, SpikeScore]) -> str:

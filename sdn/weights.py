@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .errors import UserError
 from .files import atomic_path
@@ -46,7 +46,7 @@ def save_reduced(sdn: ReducedSDN, path: str | os.PathLike[str]) -> None:
         raise UserError(f"the facts kept with an SDN must be plain numbers and text: {error}") from error
     tensors = {name: value.detach().cpu().contiguous() for name, value in sdn.named_buffers()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, header)
+        temporary.write_bytes(save(tensors, header))
 
 
 def pretrained_taus() -> list[float]:
