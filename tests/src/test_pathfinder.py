@@ -130,9 +130,10 @@ def accuracy(train: np.ndarray, y: np.ndarray, test: np.ndarray, y_test: np.ndar
     return float(((b @ weights > 0) == (y_test == 1)).mean())
 
 
-def test_no_shortcut():
+@pytest.mark.parametrize("n", [3600, pytest.param(30_000, marks=pytest.mark.slow)])
+def test_no_shortcut(n: int):
     """A linear probe of the pixels and models of the bag of pixels stay within four standard errors of chance."""
-    n, n_train = 6000, 4000
+    n_train = 2 * n // 3
     pixels = images(settings_for(32), 1, 0, n).reshape(n, -1) / 255.0
     y = labels(1, 0, n)
     y_train, y_test = y[:n_train], y[n_train:]
