@@ -14,11 +14,12 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sdn.errors import UserError
-from src.dataloaders.base import Batch, RaggedSet, SequenceData, collate_tokens, missing
+from src.dataloaders.base import Batch, RaggedSet, SequenceData, check_sizes, collate_tokens, missing
 from src.dataloaders.cache import cached_tensors, source_stamp
 from src.dataloaders.vocab import PAD, CharFormat, Vocab
 
 _FILES = {"train": "train", "val": "eval", "test": "test"}
+_SIZES = {"train": 147_086, "val": 18_090, "test": 17_437}
 _HOW = (
     "download lra_release.gz (7.7 GB, https://storage.googleapis.com/long-range-arena/lra_release.gz), unpack it with "
     "`tar -xf` and put the three files of its tsv_data folder there, or set dataset.data_dir to that folder"
@@ -87,6 +88,11 @@ class AAN(SequenceData):
         self.train, self.val, self.test = (
             PairSet(texts, tensors[f"{split}_pairs"], tensors[f"{split}_label"]) for split in _FILES
         )
+
+    def verify(self) -> None:
+        """Compare the number of pairs with the published one."""
+        found = {split: len(getattr(self, split)) for split in _SIZES}
+        check_sizes("AAN", self.data_dir, found, _SIZES)
 
     def collate(self, batch: Any) -> Batch:
         """Stack the B pairs to 2B sequences of one padded length: first texts, then second texts."""

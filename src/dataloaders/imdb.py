@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from sdn.errors import UserError
-from src.dataloaders.base import Batch, RaggedSet, SequenceData, collate_tokens, load_hub
+from src.dataloaders.base import Batch, RaggedSet, SequenceData, check_sizes, collate_tokens, load_hub
 from src.dataloaders.cache import cached_tensors, source_stamp
 from src.dataloaders.vocab import PAD, CharFormat, Vocab
 
@@ -63,25 +63,32 @@ class IMDB(SequenceData):
         """Open the cache and split."""
         tensors = self._tensors()
         self.vocab = Vocab.from_tensor(tensors["vocab"])
-        full, self.test = (
+        full, test = (
             RaggedSet(*(tensors[f"{split}_{part}"] for part in ("flat", "ends", "label")))
             for split in ("train", "test")
         )
+        # The files are sorted by class; in random order the first batches of an evaluation are a fair sample.
+        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(self.seed))
+        self.test = Subset(test, order.tolist())
         self.train, self.val = self._split(full) if self.val_split else (full, self.test)
+
+    def verify(self) -> None:
+        """Compare the number of reviews with the published one."""
+        train = len(self.train) + (len(self.val) if self.val_split else 0)
+        check_sizes("IMDb", self.data_dir, {"train": train, "test": len(self.test)}, {"train": 25_000, "test": 25_000})
 
     def collate(self, batch: Any) -> Batch:
         """Pad to the longest review of the batch."""
         return collate_tokens(batch, pad=self.vocab[PAD])
 
     def _split(self, full: RaggedSet) -> tuple[Dataset, Dataset]:
-        """The same share of each class at random for validation, the rest for training, both in the file's order."""
-        generator = torch.Generator().manual_seed(self.seed)
+        """The same share of each class at random for validation, the rest for training."""
+        order = torch.randperm(len(full), generator=torch.Generator().manual_seed(self.seed))
         held_out = torch.zeros(len(full), dtype=torch.bool)
         for label in range(self.d_output):
-            members = torch.nonzero(full.y == label).flatten()
-            members = members[torch.randperm(len(members), generator=generator)]
+            members = order[full.y[order] == label]
             held_out[members[: round(len(members) * self.val_split)]] = True
-        return tuple(Subset(full, torch.nonzero(part).flatten().tolist()) for part in (~held_out, held_out))
+        return tuple(Subset(full, order[part[order]].tolist()) for part in (~held_out, held_out))
 
     def _tensors(self) -> dict[str, Tensor]:
         settings = {

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdn.errors import UserError
-from src.dataloaders.base import Batch, SequenceData, load_hub, missing
+from src.dataloaders.base import Batch, SequenceData, check_sizes, load_hub, missing
 from src.dataloaders.cache import cached_tensors, source_stamp
 from src.dataloaders.loading import Loader, LoaderOptions, Shard
 from src.dataloaders.vocab import EOS, UNK, Vocab
@@ -24,6 +24,10 @@ from src.paths import data_root
 _SPLITS = ("train", "validation", "test")
 _HUB = "Salesforce/wikitext"
 _VERSIONS = {"wikitext-103": ("wt103", "0.3 GB"), "wikitext-2": ("wt2", "7 MB")}
+_WORDS = {
+    "wikitext-103": {"train": 103_227_021, "val": 217_646, "test": 245_569},
+    "wikitext-2": {"train": 2_088_628, "val": 217_646, "test": 245_569},
+}
 _TEXT_FILES = (("train.txt", "valid.txt", "test.txt"), tuple(f"wiki.{s}.tokens" for s in ("train", "valid", "test")))
 
 Lines = Callable[[], Iterable[str]]
@@ -84,6 +88,12 @@ class WikiText(SequenceData):
         rows = TokenWindows(self.train.tokens, self.l_max, options.batch_size * shard.world, self.seed)
         order = WindowOrder(rows, options.batch_size, shard)
         return Loader(rows, self.collate, order, options.num_workers, options.pins)
+
+    def verify(self) -> None:
+        """Compare the number of words with the published one."""
+        found = {split: len(getattr(self, split).tokens) for split in ("train", "val", "test")}
+        folder = next((folder for folder in self.folders if folder.is_dir()), self.folders[0])
+        check_sizes(self.version, folder, found, _WORDS[self.version])
 
     def collate(self, batch: Any) -> Batch:
         """Stack windows; a short one is filled up with targets that do not count."""
@@ -161,7 +171,7 @@ def _number(splits: dict[str, Lines]) -> dict[str, Tensor]:
     """
     numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__
-    numbers[EOS]
+    numbers[EOS]  # numbered first: 0
     found = _ids(splits["train"](), numbers.__getitem__)
     words, counts = list(numbers), np.bincount(found)
     order = np.concatenate([[0], 1 + np.argsort(-counts[1:], kind="stable")])
@@ -170,12 +180,15 @@ def _number(splits: dict[str, Lines]) -> dict[str, Tensor]:
     vocab = Vocab(words[i] for i in order)
     tensors = {"vocab": vocab.to_tensor(), "train": torch.from_numpy(ids[found])}
 
+    unknown = vocab.ids.get(UNK)
+
     def number(word: str) -> int:
         if (known := vocab.ids.get(word, unknown)) is None:
-            raise UserError(f"{word!r} of the {split} split is not in the training split, which has no {UNK} either")
+            raise UserError(
+                f"{word!r} is in the validation or test split only, and training has no {UNK} to put for it"
+            )
         return known
 
-    unknown = vocab.ids.get(UNK)
     for split in ("validation", "test"):
         tensors[split] = torch.from_numpy(_ids(splits[split](), number))
     return tensors

@@ -72,6 +72,11 @@ def test_cache_is_reused_and_follows_settings_and_source(folder: Path, monkeypat
     assert build().vocab.tokens == ("<pad>", "<unk>", "<eos>", "x", "y")
 
 
+def test_verify_wants_the_published_number_of_pairs(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"AAN in .* has 2 train samples, not 147,086"):
+        build().verify()
+
+
 def test_missing_files_are_named_with_where_to_get_them(folder: Path) -> None:
     (folder / "new_aan_pairs.eval.tsv").unlink()
     with pytest.raises(UserError, match=r"new_aan_pairs.eval.tsv not found in .*aan; download lra_release.gz \(7.7 GB"):

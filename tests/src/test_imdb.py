@@ -50,8 +50,18 @@ def test_tokens_by_hand(folder: Path) -> None:
     assert x.dtype == torch.int64
     assert y.tolist() == [0, 0, 0]
     assert z["lengths"].tolist() == [6, 3, 6]
-    x, y, _ = data.collate(data.test.__getitems__([0]))
+    x, y, _ = data.collate(data.test.__getitems__([data.test.indices.index(0)]))
     assert (x.tolist(), y.tolist()) == ([[4, 3, 1, 2]], [1])
+
+
+def test_evaluation_is_not_sorted_by_class(folder: Path) -> None:
+    for split in ("train", "test"):
+        write(folder, split, [("a", i // 50) for i in range(100)])
+    data = build(val_split=0.4)
+    for part in (data.val, data.test):
+        labels = torch.stack([y for _, y in part])
+        assert sorted(part.indices) == sorted(set(part.indices))
+        assert 0.2 < labels[:20].float().mean() < 0.8
 
 
 def test_validation_holds_out_the_same_share_of_each_class(folder: Path) -> None:
@@ -85,7 +95,7 @@ def test_two_that_start_at_once_build_once(folder: Path, monkeypatch: pytest.Mon
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: build(), range(2))
     assert len(builds) == 1
-    assert torch.equal(first.test[0][0], second.test[0][0])
+    assert torch.equal(first.train[0][0], second.train[0][0])
 
 
 def test_an_absent_split_is_named(folder: Path) -> None:
@@ -117,6 +127,12 @@ def test_without_folder_and_hub_it_says_where_to_get_it(folder: Path, monkeypatc
     monkeypatch.setattr("datasets.load_dataset", unreachable)
     with pytest.raises(UserError, match=r"IMDb not found in .*stanfordnlp/imdb \(84 MB\)"):
         build()
+
+
+def test_verify_wants_the_published_number_of_reviews(folder: Path) -> None:
+    for val_split in (0, 0.25):
+        with pytest.raises(UserError, match=r"IMDb in .* has 8 train samples, not 25,000"):
+            build(val_split=val_split).verify()
 
 
 def test_val_split_is_a_share() -> None:

@@ -97,8 +97,14 @@ def test_broken_text_is_refused(root: Path) -> None:
         build()
     (root / "wt103" / "valid.txt").write_text("zebra")
     (root / "wt103" / "train.txt").write_text("a b")
-    with pytest.raises(UserError, match="'zebra' of the validation split"):
+    with pytest.raises(UserError, match="'zebra' is in the validation or test split only"):
         build()
+
+
+def test_verify_wants_the_published_number_of_words(root: Path) -> None:
+    write_texts(root / "wt2")
+    with pytest.raises(UserError, match=r"wikitext-2 in .*wt2 has 17 train samples, not 2,088,628"):
+        build("wikitext-2").verify()
 
 
 def test_unknown_version() -> None:
