@@ -80,16 +80,15 @@ def lif_forward(
     tensors, neuron, sizes = (I, s, seams), _neuron(tau, v_th, u_r), (R, tau.numel(), L, chunk)
     start = {"FROM_ZERO": u0 is None, "EARLY": EARLY if chunks > 1 else 0}
     options = _options(I, v_th, soft)
-    assumed, reached, now = seams.new_empty(3, chunks, R)
+    u = seams.new_empty(R)
+    assumed, reached, now = seams.new_empty(3, chunks, R) if chunks > 1 else (u, u, u)
     with _on(I):
         lif_guess[tiles, chunks](
             *tensors, assumed, reached, *neuron, tau if u0 is None else u0.contiguous(), *sizes, **start, **options
         )
-        if chunks == 1:
-            return s, reached[0], seams
-        u = seams.new_empty(R)
-        lif_repair[tiles, chunks](*tensors, assumed, reached, now, *neuron, *sizes, **options)
-        lif_settle[tiles,](*tensors, assumed, now, u, *neuron, *sizes, chunks, **options)
+        if chunks > 1:
+            lif_repair[tiles, chunks](*tensors, assumed, reached, now, *neuron, *sizes, **options)
+            lif_settle[tiles,](*tensors, assumed, now, u, *neuron, *sizes, chunks, **options)
     return s, u, seams
 
 

@@ -63,7 +63,8 @@ def lif_back_local(
         g = g * psi(before - 1)
         if SUMS:
             of_tau += tl.sum(g * previous, axis=1)
-            of_v_th -= tl.sum(g * x, axis=1)
+            if SCALED:
+                of_v_th -= tl.sum(g * x, axis=1)
         store_tile(dI, g * inverse[:, None], row, R, L, t, end, RAGGED)
     if SUMS:
         _store_sums(sums, of_tau, of_v_th * inverse, tl.zeros_like(tau), row, R)
@@ -136,7 +137,8 @@ def lif_back(
                 store_tile(dI, g * inverse[:, None], row, R, L, t, end, RAGGED)
                 if SUMS:
                     of_tau += tl.sum(g * previous, axis=1)
-                    of_v_th -= tl.sum(g * x, axis=1)
+                    if SCALED:
+                        of_v_th -= tl.sum(g * x, axis=1)
                     if not SOFT:
                         of_u_r += tl.sum(tl.where(before >= 1, laters, 0.0), axis=1)
     if ENDS:
