@@ -18,6 +18,8 @@ from .lif import Reset, check_reset, check_tau, lif_step
 from .network import ReducedSDN
 
 NEURONS: tuple[str, ...] = ("sdn", "sltt", "bptt")
+_LEAST = 1e-6
+"""How near a learnt tau may come to 0 or 1, where a sigmoid in float32 would round to them."""
 
 
 class _Neuron(nn.Module):
@@ -95,7 +97,7 @@ class LIF(_Neuron):
 
     @property
     def tau(self) -> float | Tensor:
-        return self._tau if self.logit_tau is None else torch.sigmoid(self.logit_tau)
+        return self._tau if self.logit_tau is None else torch.sigmoid(self.logit_tau).clamp(_LEAST, 1 - _LEAST)
 
     @property
     def u_r(self) -> float | Tensor:

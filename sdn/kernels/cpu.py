@@ -26,7 +26,7 @@ _HALF_STEPS = 1 << 18
 def _new(like: Tensor) -> Tensor:
     """An uninitialised tensor of the shape and type of ``like``, from numpy.
 
-    numpy asks the system for huge pages; torch does not, and the first touch of its memory would cost more than a kernel.
+    numpy asks the system for huge pages; torch does not, and touching its memory first would cost more than a kernel.
     """
     if like.dtype in _HALF:
         return torch.from_numpy(np.empty(like.shape, np.int16)).view(like.dtype)

@@ -34,7 +34,7 @@ def _apply(out, bias, weights, first, count, source, stride, steps):
 
 @jit(fastmath={"contract"})
 def forward(first, last, current, s, mem, v_th, conv, conv_bias, mix, mix_bias, out, out_bias, L) -> None:
-    """Rows ``first`` to ``last``. All arrays are flat; ``mem`` is empty if not wanted, ``v_th (H,)`` if there is none."""
+    """Rows ``first`` to ``last``. All arrays flat; ``mem`` is empty if not wanted, ``v_th (H,)`` if there is none."""
     d, k = conv_bias.size, max(conv.size // conv_bias.size, 1)
     x = np.zeros(k + STEPS, conv.dtype)
     a, b, m = np.empty(d * STEPS, conv.dtype), np.empty(STEPS, conv.dtype), np.empty(STEPS, conv.dtype)

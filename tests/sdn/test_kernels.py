@@ -1,0 +1,151 @@
+"""How the kernels are chosen and run: without numba, in stretches of time, after a fork, without a cache folder."""
+
+import builtins
+import multiprocessing
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdn import kernels, ops
+from sdn.kernels import cpu, lanes, plain, threads
+from sdn.lif import lif_reference
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(code, **environment):
+    """Run Python code in a fresh process at the repository's root."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_numba_everything_works_and_says_once_what_would_help(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == "numba":
+            raise ImportError("No module named 'numba'")
+        return real(name, *args, **kwargs)
+
+    for module in [name for name in sys.modules if name.startswith("sdn.kernels.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(builtins, "__import__", without)
+    kernels._compiled.cache_clear()
+    current = torch.randn(2, 3, 300, requires_grad=True)
+    try:
+        with pytest.warns(RuntimeWarning, match="pip install numba"):
+            s = ops.lif(current, 0.3, gradient="bptt")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            s.sum().backward()
+            assert torch.equal(s, ops.lif(current, 0.3))
+    finally:
+        kernels._compiled.cache_clear()
+    assert torch.equal(s, lif_reference(current, 0.3)[1])
+
+
+def test_use_is_undone_by_an_error():
+    with kernels.use("plain"):
+        assert kernels.pick("cpu").__name__ == plain.__name__
+    with pytest.raises(ZeroDivisionError), kernels.use("plain"):
+        raise ZeroDivisionError
+    assert kernels.chosen() == "auto"
+
+
+def test_no_cache_folder(tmp_path):
+    """Neither the package's folder nor the user's can be written: compiled in memory."""
+    code = """
+import numba.core.caching as caching
+caching.CacheImpl._locator_classes = []
+import torch
+from sdn import ops
+from sdn.kernels import lanes
+assert type(lanes.forward._cache).__name__ == "NullCache"
+assert ops.lif(torch.ones(2, 3, 5), 0.2).all()
+print("fine")
+"""
+    assert "fine" in _run(code)
+
+
+def _in_child(queue, current):
+    queue.put(ops.lif(current, 0.3).numpy())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_after_a_fork():
+    """A data loader's worker is forked from a process whose threads it does not have."""
+    current = torch.randn(4, 50, 300)
+    truth = ops.lif(current, 0.3)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_child, args=(queue, current))
+    child.start()
+    got = torch.from_numpy(queue.get(timeout=60))
+    child.join(60)
+    assert child.exitcode == 0
+    assert torch.equal(got, truth)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 64, 1000])
+def test_spread_covers_every_index_once(count):
+    seen = []
+    threads.spread(lambda first, last: seen.extend(range(first, last)), count, 8)
+    assert sorted(seen) == list(range(count))
+
+
+def test_spread_passes_errors_on():
+    def fail(first, last):
+        raise ValueError(first)
+
+    with pytest.raises(ValueError, match="0"):
+        threads.spread(fail, 100, 8)
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(1, 127), (1, 128), (1, 70_000), (3, 4096), (60, 1300), (500, 8192)])
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_stretches_fit(rows, steps, workers):
+    n, blocks = cpu.stretches(rows, steps, workers)
+    assert n >= 1
+    assert n * blocks * lanes.BLOCK <= steps
+    assert n == 1 or rows * n <= 2 * workers * lanes.LANES
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 9])
+@pytest.mark.parametrize("tau", [0.125, 0.99])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("rows", [1, 3, 70])
+def test_any_cut_gives_the_same(monkeypatch, n, tau, reset, rows):
+    """Speculation, repair and the stretches of the backward pass, forced on every number of rows."""
+    g = torch.Generator().manual_seed(n)
+    current = torch.cat([torch.randn(1, rows, 600, generator=g), torch.full((1, rows, 677), 0.45)], -1).requires_grad_()
+    outgoing = torch.randn(current.shape, generator=g)
+    tau = torch.full((rows,), tau, requires_grad=True)
+    s = lif_reference(current, tau, 0.1 * (reset == "hard"), reset)[1]
+    truth = torch.autograd.grad(s, [current, tau], outgoing)
+    monkeypatch.setattr(cpu, "stretches", lambda *_: (n, 9 // n))
+    with kernels.use("cpu"):
+        fast = ops.lif(current, tau, None, 0.1 * (reset == "hard"), reset, "bptt")
+        got = torch.autograd.grad(fast, [current, tau], outgoing)
+    assert torch.equal(fast, s)
+    torch.testing.assert_close(got, truth, rtol=1e-4, atol=2e-4)
+
+
+def test_plain_takes_few_rounds(monkeypatch):
+    """On white noise nearly every guess is right after one round; the worst input takes no more steps than a loop."""
+    rounds = []
+    scan = plain._scan
+    monkeypatch.setattr(plain, "_scan", lambda *args: rounds.append(args[0].shape[1]) or scan(*args))
+    with kernels.use("plain"):
+        ops.lif(torch.randn(4, 16, 4096), 0.125)
+        assert len(rounds) <= 5
+        rounds.clear()
+        ops.lif(torch.linspace(0.9, 1.1, 16).view(1, 16, 1).expand(1, 16, 4096), 0.99)
+        assert len(rounds) <= 4096 // kernels.SEAM + 1
