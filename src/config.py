@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sdn.errors import UserError
+from src.paths import resolve
 from src.registry import REGISTRY, check_arguments, lookup, suggestion
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -56,6 +57,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"the configuration is incomplete: {_first_line(error)}") from error
     values = _strip(values)
     check(values)
+    layer = values["model"].get("layer") or {}
+    if layer.get("sdn"):
+        layer["sdn"] = str(resolve(layer["sdn"]))  # the run changes into its own folder
     return values
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -94,12 +95,14 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     if train["pretrained_freeze_encoder"]:
         freeze_all_but_decoder(module)
     trainer = make_trainer(config)
-    log.info("run folder %s", Path.cwd())
+    if trainer.is_global_zero:
+        log.info("run folder %s", Path.cwd())
 
     figures = _fit(trainer, module, config, checkpoint) if train["mode"] == "fit" else {}
     if train["mode"] == "validate":
         figures = trainer.validate(module, ckpt_path=checkpoint, weights_only=True, verbose=False)
         figures = {name: value for loader in figures for name, value in loader.items()}
+        _say(trainer, "val", f"of {checkpoint}")
     if train["mode"] == "test" or (train["mode"] == "fit" and train["test"] and not trainer.fast_dev_run):
         figures |= _test(trainer, module, checkpoint)
     best = getattr(trainer.checkpoint_callback, "best_model_score", None)
@@ -121,10 +124,15 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def _fit(
     trainer: pl.Trainer, module: SequenceModule, config: dict[str, Any], checkpoint: Path | None
 ) -> dict[str, float]:
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
     if config["train"]["validate_at_start"]:
         trainer.validate(module, ckpt_path=checkpoint, weights_only=True, verbose=False)
         _say(trainer, "val", "at the start")
-    trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    except SIGTERMException as stopped:
+        raise SystemExit(128 + signal.SIGTERM) from stopped  # checkpoints/last.ckpt is of the step just done
     return {
         name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(("train/", "val/"))
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities import rank_zero_info
 from torch import nn
+
+log = logging.getLogger(__name__)
 
 
 def count(module: nn.Module) -> dict[str, int]:
@@ -19,8 +22,10 @@ class ParameterCount(Callback):
     """Say and log ``params/{total,trainable,fixed}`` when training starts."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         numbers = count(pl_module)
         share = "" if not numbers["fixed"] else f", {numbers['trainable']:,} of them trainable"
-        rank_zero_info(f"{numbers['total']:,} parameters{share}")
+        log.info("%s parameters%s", f"{numbers['total']:,}", share)
         for logger in trainer.loggers:
             logger.log_metrics({f"params/{key}": value for key, value in numbers.items()}, step=0)

@@ -29,6 +29,12 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def tiny() -> tuple[str, ...]:
+    """Overrides that make a run of the digits small."""
+    return TINY
+
+
+@pytest.fixture
 def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
     """``run_in(folder, *overrides)``: a tiny run in ``tmp_path/folder``; returns its results."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,14 @@ from src.config import compose
 from src.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "model.d_model=8",
+    "model.n_layers=1",
+    "model.layer.d_state=4",
+    "model.layer.neuron=sltt",
+    "logger.tensorboard=false",
+    "callbacks.learning_rate_monitor=null",
+)
 
 
 @pytest.fixture
@@ -84,7 +93,7 @@ def test_missing_data_says_where_from_and_where_to(typed, tmp_path: Path, monkey
         assert part in err
 
 
-def test_whole_config_and_defaults(typed, capfd: pytest.CaptureFixture):
+def test_defaults_aliases_and_the_faithful_switch():
     assert compose()["dataset"]["_name_"] == "digits"
     assert compose("experiment=spikingssm/minst") == compose("experiment=spikingssm/mnist")
     assert compose("experiment=spikingssm/pminst") == compose("experiment=spikingssm/pmnist")
@@ -94,18 +103,23 @@ def test_whole_config_and_defaults(typed, capfd: pytest.CaptureFixture):
     assert (fixed["model"]["postnorm"], fixed["loader"]["eval_drop_last"]) == ("fixed", False)
 
 
+def test_prints_the_whole_config(typed):
+    assert typed("--cfg", "job", "model.layer.tau=0.2") == (0, "")
+
+
+def test_sweep_with_paths_relative_to_where_it_is_typed(typed, tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    shutil.copy(ROOT / "sdn/pretrained/tau_0.2.safetensors", tmp_path / "mine/sdn.safetensors")
+    sdn = ("model.layer.neuron=sdn", "model.layer.tau=0.2", "model.layer.sdn=mine/sdn.safetensors")
+    quick = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.sweep.dir=sweep")
+    code, err = typed("-m", *SMALL, *sdn, *quick, "optimizer.lr=0.01,0.02")
+    assert code == 0, err
+    runs = [json.loads((tmp_path / f"sweep/{job}/results.json").read_text()) for job in (0, 1)]
+    assert runs[0]["train/loss"] != runs[1]["train/loss"]
+
+
 def environment(tmp_path: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-SMALL = (
-    "model.d_model=8",
-    "model.n_layers=1",
-    "model.layer.d_state=4",
-    "model.layer.neuron=sltt",
-    "logger.tensorboard=false",
-    "callbacks.learning_rate_monitor=null",
-)
 
 
 def command(*words: str) -> list[str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +96,12 @@ class Stop(pl.Callback):
             raise InterruptionError
 
 
+class Terminate(Stop):
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object, **kwargs: object) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Poison(pl.Callback):
     def __init__(self, step: int) -> None:
         self.step = step
@@ -105,7 +114,7 @@ class Poison(pl.Callback):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     real = registry.lookup
-    ours = {"stop": Stop, "poison": Poison}
+    ours = {"stop": Stop, "terminate": Terminate, "poison": Poison}
     for module in (registry, config):
         monkeypatch.setattr(module, "lookup", lambda kind, name: ours.get(name) or real(kind, name))
 
@@ -125,6 +134,24 @@ def test_pre_emption_by_id(run_in: Run, tmp_path: Path):
     assert json.loads((tmp_path / "two/results.json").read_text())["steps"] == 24
     whole, two = (json.loads((tmp_path / f / "results.json").read_text()) for f in ("whole", "two"))
     assert {name: whole[name] for name in FIGURES} == {name: two[name] for name in FIGURES}
+
+
+def test_sigterm_keeps_the_step_just_done(run_in: Run, tmp_path: Path):
+    run_in("whole")
+    with pytest.raises(SystemExit) as stopped:
+        run_in("broken", "+callbacks.terminate.step=15")
+    assert stopped.value.code == 143
+    kept = tmp_path / "broken/checkpoints/last.ckpt"
+    assert load_checkpoint(kept)["global_step"] == 15
+    run_in("resumed", f"train.ckpt={kept}")
+    whole, resumed = (json.loads((tmp_path / f / "results.json").read_text()) for f in ("whole", "resumed"))
+    assert {name: whole[name] for name in FIGURES} == {name: resumed[name] for name in FIGURES}
+
+
+def test_wandb_cannot_break_a_run(run_in: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert run_in("run", "wandb.project=mine", "trainer.fast_dev_run=true")["steps"] == 1
+    assert "wandb could not be started and is left out" in caplog.text
 
 
 def test_pretrained_weights_and_a_frozen_backbone(run_in: Run, tmp_path: Path):

@@ -1,0 +1,99 @@
+"""The data sets of images and digits: splits, order, values, cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdn.errors import UserError
+from src.dataloaders.cache import cached_tensors
+from src.dataloaders.cifar import CIFAR
+from src.dataloaders.digits import Digits
+from src.dataloaders.mnist import MNIST, bit_reversal
+
+
+def ready(data):
+    data.prepare()
+    data.setup()
+    return data
+
+
+def test_bit_reversal():
+    order = bit_reversal(784).tolist()
+    assert order[:12] == [0, 512, 256, 768, 128, 640, 384, 64, 576, 320, 192, 704]
+    assert order[-4:] == [383, 255, 767, 511]
+    assert sorted(order) == list(range(784))
+
+
+def test_digits_are_stratified_and_deterministic():
+    data, again = ready(Digits()), ready(Digits())
+    sizes = [len(part) for part in (data.train, data.val, data.test)]
+    assert sizes == [1257, 180, 360]
+    x, y = data.train.__getitems__(list(range(1257)))
+    assert x.shape == (1257, 64, 1)
+    assert (x.min(), x.max()) == (0, 1)
+    assert torch.equal(y, again.train.y)
+    for part in (data.train, data.val, data.test):
+        counts = torch.bincount(part.y)
+        assert counts.max() - counts.min() <= 0.1 * len(part)
+
+
+def test_mnist_in_rows_and_permuted(image_set: Callable):
+    import datasets
+
+    folder = image_set("mnist", "image", 28)
+    rows, permuted = ready(MNIST(val_size=10)), ready(MNIST(val_size=10, permute=True))
+    assert [len(part) for part in (rows.train, rows.val, rows.test)] == [20, 10, 10]
+    source = datasets.load_dataset("parquet", data_files=str(folder / "test-*.parquet"), split="train")
+    truth = torch.tensor(np.stack([np.asarray(image) for image in source["image"]])).reshape(10, 784) / 255
+    x, y = rows.test.__getitems__(list(range(10)))
+    torch.testing.assert_close(x.squeeze(-1), truth)
+    assert y.tolist() == source["label"]
+    torch.testing.assert_close(permuted.test.__getitems__([3])[0][0, :, 0], truth[3, bit_reversal(784)])
+
+
+def test_cifar_is_gray_and_standardised(image_set: Callable):
+    image_set("cifar10", "img", 32)
+    data = ready(CIFAR(val_size=10))
+    x, _ = data.train.__getitems__([0])
+    torch.testing.assert_close(x[0, :, 0], (data.train.x[0].float() / 255 - 122.6 / 255) / (61 / 255))
+
+
+def test_another_data_set_is_refused(image_set: Callable, tmp_path: Path):
+    image_set("mnist", "picture", 28)
+    with pytest.raises(UserError, match="no column 'image'"):
+        MNIST().prepare()
+    image_set("other", "image", 8)
+    with pytest.raises(UserError, match="64 pixels instead of 784"):
+        MNIST(data_dir=str(tmp_path / "data/other")).prepare()
+
+
+def test_a_broken_file_is_told(tmp_path: Path):
+    (tmp_path / "data/mnist").mkdir(parents=True)
+    (tmp_path / "data/mnist/train-00000-of-00001.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UserError, match="cannot read mnist from"):
+        MNIST().prepare()
+
+
+def test_cache_is_built_once_and_mended(tmp_path: Path):
+    built = []
+
+    def build() -> dict[str, torch.Tensor]:
+        built.append(1)
+        return {"x": torch.arange(5, dtype=torch.uint8)}
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: cached_tensors("set", {"version": 1}, build)["x"], range(4)))
+    assert len(built) == 1
+    assert all(torch.equal(x, torch.arange(5, dtype=torch.uint8)) for x in found)
+    cached_tensors("set", {"version": 2}, build)
+    assert len(built) == 2
+    for path in (tmp_path / "cache").glob("*.safetensors"):
+        assert path.stat().st_mode & 0o444 == 0o444
+        path.write_bytes(b"cut short")
+    assert torch.equal(cached_tensors("set", {"version": 1}, build)["x"], torch.arange(5, dtype=torch.uint8))
