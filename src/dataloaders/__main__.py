@@ -23,6 +23,8 @@ _SPLITS = ("train", "val", "test")
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = _parser().parse_args(argv)
+    if options.number < 1:
+        raise UserError("-n must be at least 1")
     data = _open(options.name, options.overrides)
     data.prepare()
     data.setup()
@@ -114,8 +116,6 @@ def _verify(data: SequenceData) -> None:
 def _preview(name: str, data: SequenceData, options: argparse.Namespace) -> None:
     from src.dataloaders import preview
 
-    if options.number < 1:
-        raise UserError("-n must be at least 1")
     _report(name, data)
     print(preview.text(data, options.split, min(options.number, 8)))
     path = options.output or Path(f"{name}.png")

@@ -1,8 +1,9 @@
 """DVS128 Gesture: eleven gestures of 29 people before an event camera, read row by row.
 
-Needs ``tonic``, which downloads the data (about 3 GB), checks it and reads a recording. A recording is cut
-into slices of 1.7 s from its first event on; what is left at the end is dropped (a recording shorter than a slice is
-one slice). A slice is 68 frames of 25 ms, always: quiet ones are zero. A frame counts the events of each polarity:
+Needs ``tonic`` (requirements-gesture.txt), which downloads the data (about 3 GB), checks it and reads a recording. A
+recording is cut into slices of 1.7 s from its first event on; what is left at the end is dropped (a recording shorter
+than a slice is one slice). A slice is 68 frames of 25 ms, always: quiet ones are zero. A frame counts the events of
+each polarity:
 
     (68, 2, 128, 128) / scale -> 2 x 2 maximum -> mean of the polarities -> rows as tokens (68 * 64, 64) = (4352, 64)
 
@@ -265,7 +266,9 @@ def _open_dataset(folder: Path, train: bool) -> Any:
     try:
         from tonic.datasets import DVSGesture
     except ImportError as error:
-        raise UserError("DVS128 Gesture is read with tonic; install it with `pip install tonic`") from error
+        raise UserError(
+            "DVS128 Gesture is read with tonic; install it with `pip install -r requirements-gesture.txt`"
+        ) from error
     try:
         dataset = DVSGesture(save_to=str(folder), train=train)
     except Exception as error:

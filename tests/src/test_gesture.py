@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +211,7 @@ def test_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_missing_tonic(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "tonic", None)
     monkeypatch.setitem(sys.modules, "tonic.datasets", None)
-    with pytest.raises(UserError, match="pip install tonic"):
+    with pytest.raises(UserError, match="requirements-gesture"):
         Gesture().prepare()
 
 
@@ -219,3 +220,19 @@ def test_wrong_options():
         Gesture(split_by="slice")
     with pytest.raises(UserError, match="val_split"):
         Gesture(val_split=0)
+
+
+def test_experiment_runs(recordings: Path, run_in: Callable[..., dict]):
+    pytest.importorskip("tonic")
+    results = run_in(
+        "run",
+        "experiment=spikingssm/dvs128gesture",
+        "loader.batch_size=8",
+        "loader.num_workers=0",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2",
+        "trainer.limit_test_batches=2",
+        "trainer.limit_val_batches=2",
+    )
+    assert results["steps"] == 2
+    assert 0 <= results["test/accuracy"] <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,10 @@ def test_wrong_options():
         SpeechCommands(normalisation="mel")
     with pytest.raises(UserError, match="eval_rates"):
         SpeechCommands(eval_rates=[2, 2])
+
+
+def test_experiment_runs_and_is_evaluated_at_both_rates(release: Path, run_in: Callable[..., dict]):
+    results = run_in("run", "experiment=spikingssm/sc", "loader.batch_size=12", "trainer.max_epochs=1")
+    assert results["steps"] == 3
+    for name in ("test/accuracy", "test/2/accuracy"):
+        assert results[name] * 35 == pytest.approx(round(results[name] * 35), abs=1e-3)
