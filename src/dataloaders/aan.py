@@ -76,7 +76,7 @@ class AAN(SequenceData):
         return len(self.vocab)
 
     def prepare(self) -> None:
-        """Tokenise, unless that was done before (minutes for the full files)."""
+        """Tokenise, unless that was done before."""
         self._tensors()
 
     def setup(self) -> None:
