@@ -1,6 +1,6 @@
 """The mix: spikes to channels by a 1x1 convolution and a gated linear unit, with dropout of whole channels around it.
 
-For the spikes s (B, H, L), time last, and channel masks m (B, H), m' (B, H) with values 0 or 1/(1-p)::
+For the spikes s (B, H, L) in {0, 1}, time last, and channel masks m (B, H), m' (B, H) with values 0 or 1/(1-p)::
 
     [a; b] = W (m ⊙ s) + bias,   z = m' ⊙ a σ(b)                       W (2H, H)
 
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # Batch rows go a few at a time on a CPU, so that temporaries are small and in the cache. Elements of the spikes.
-_CPU_PIECE = 1 << 20
+_CPU_PIECE = 1 << 18
 
 
 class Mix(nn.Conv1d):
@@ -47,7 +47,7 @@ class Mix(nn.Conv1d):
 
 
 class _Mix(torch.autograd.Function):
-    """The module's equation, with [a; b] kept for the backward pass and nothing else of its size."""
+    """The module's equation. For the backward pass it keeps [a; b], and the spikes in a byte each."""
 
     @staticmethod
     def forward(ctx, s: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
@@ -61,25 +61,22 @@ class _Mix(torch.autograd.Function):
                 z = torch.ops.aten.glu.out(ab[rows], 1, out=out[rows])
                 if after is not None:
                     z.mul_(after[rows].unsqueeze(-1))
-        ctx.save_for_backward(s, weight, before, after, ab)
+        ctx.save_for_backward(s.to(torch.uint8), weight, before, after, ab)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         s, weight, before, after, ab = ctx.saved_tensors
-        grad_s, grad_weight, grad_bias = (
-            torch.empty_like(s),
-            torch.zeros_like(weight),
-            weight.new_zeros(weight.shape[0]),
-        )
+        grad_s = grad.new_empty(grad.shape)
+        grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[0])
         with torch.autocast(s.device.type, enabled=False):
             for rows in _pieces(s):
                 g = grad[rows] if after is None else grad[rows] * after[rows].unsqueeze(-1)
                 g = torch.ops.aten.glu_backward(g, ab[rows], 1)
                 W = _masked(weight, before, rows).expand(g.shape[0], -1, -1)
                 torch.bmm(W.transpose(1, 2), g, out=grad_s[rows])
-                by_row = torch.bmm(g, s[rows].transpose(1, 2))
+                by_row = torch.bmm(g, s[rows].to(g.dtype).transpose(1, 2))
                 grad_weight += (by_row if before is None else by_row * before[rows].unsqueeze(1)).sum(0)
                 grad_bias += g.sum((0, 2))
         return grad_s, grad_weight, grad_bias, None, None
