@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from sdn.files import atomic_path
 from src.paths import cache_root
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -60,6 +63,7 @@ def cached_tensors(
         return tensors
     with locked(path.with_suffix(".lock")):
         if (tensors := _read(path)) is None:
+            log.info("preparing %s once, into %s", name, path)
             built = {key: value.contiguous() for key, value in build().items()}
             header = {"settings": json.dumps(settings, sort_keys=True, default=str)}
             header |= {key: json.dumps(value) for key, value in (meta or {}).items()}
