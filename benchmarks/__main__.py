@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdn.errors import UserError, door
 
-TABLES = ("neuron", "s4d", "step", "growth")
+TABLES = ("neuron", "s4d", "step", "growth", "stream")
 
 
 def _arguments() -> argparse.Namespace:
@@ -29,7 +29,7 @@ def main() -> None:
     import torch
     from rich.console import Console
 
-    from . import growth, neurons, s4d, step
+    from . import growth, neurons, s4d, step, stream
     from .rows import draw, show, write_csv
     from .timing import hardware
 
@@ -38,7 +38,7 @@ def main() -> None:
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here; leave --device out to measure the CPU")
-    modules = {"neuron": neurons, "s4d": s4d, "step": step, "growth": growth}
+    modules = {"neuron": neurons, "s4d": s4d, "step": step, "growth": growth, "stream": stream}
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(hardware(device), time.strftime("%Y-%m-%d"))
     for name in options.tables:

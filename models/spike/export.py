@@ -86,9 +86,7 @@ class StepGraph(nn.Module):
             re = self.a_re[i] * modes_re[i] - self.a_im[i] * modes_im[i] + z.unsqueeze(-1)
             im = self.a_re[i] * modes_im[i] + self.a_im[i] * modes_re[i]
             current = (self.c_re[i] * re - self.c_im[i] * im).sum(-1) + self.D[i] * z
-            before = self.tau[i] * membrane[i] + current
-            s = (before >= 1).to(before.dtype)
-            u = before - s if self.soft else before * (1 - s) + self.u_r[i] * s
+            s, u = self.neuron(i, current, membrane[i])
             z = F.glu(F.linear(s, self.weight[i], self.bias[i]), -1)
             x = x + z if self.prenorm else norm(x + z)
             all_re.append(re)
@@ -98,6 +96,12 @@ class StepGraph(nn.Module):
         summary = summary + x if self.pool else x
         logits = self.output(summary / count if self.pool else summary)
         return logits, torch.stack(all_re), torch.stack(all_im), torch.stack(all_u), summary, count
+
+    def neuron(self, i: int, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
+        """``(I_t, u_{t-1}) -> (s_t, u_t)`` of layer i, all ``(B, H)``."""
+        before = self.tau[i] * membrane + current
+        s = (before >= 1).to(before.dtype)
+        return s, before - s if self.soft else before * (1 - s) + self.u_r[i] * s
 
 
 class _StepNorm(nn.Module):
