@@ -1,6 +1,10 @@
 """Text, Retrieval and WikiText as experiments: sizes, parameter groups, what is as released, and a run of each."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +20,7 @@ from src.module import SequenceModule
 from src.optim import make_optimizer
 
 Run = Callable[..., dict]
+ROOT = Path(__file__).resolve().parents[2]
 
 # vocabulary, parameters in all, and of the backbone: lr and decay of the run | no decay | the SSM's lr | and decay
 SIZES = {
@@ -121,3 +126,18 @@ def test_wikitext_as_released_and_the_batches_do_not_matter_otherwise(run_in: Ru
 def test_a_language_model_must_not_look_ahead(run_in: Run, novel: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match="bidirectional=false"):
         run_in("run", *novel, "model.layer.bidirectional=true")
+
+
+@pytest.mark.slow
+def test_two_processes_read_the_rows_of_one(
+    run_in: Run, tiny: tuple[str, ...], novel: tuple[str, ...], tmp_path: Path
+) -> None:
+    same = (*novel, "task.dropemb=0", "task.dropsoft=0", "model.dropout=0", "loader.eval_batch_size=1")
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    two = [*tiny, *same, "loader.batch_size=1", "trainer.devices=2", "trainer.strategy=ddp", "hydra.run.dir=two"]
+    subprocess.run([sys.executable, "-m", "train", *two], cwd=tmp_path, env=env, check=True, timeout=300)
+    one = run_in("one", *same)  # 17 windows to evaluate: an odd number
+    assert one["steps"] == 18
+    results = json.loads((tmp_path / "two" / "results.json").read_text())
+    for name in ("train/loss", "val/loss", "test/loss", "test/ppl", "steps"):
+        assert results[name] == pytest.approx(one[name], rel=1e-4), name
