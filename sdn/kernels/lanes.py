@@ -398,55 +398,34 @@ def repair(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chu
 
 @jit
 def backward(
-    first,
-    last,
-    rows,
-    current,
-    grad,
-    out,
-    seams,
-    carry,
-    sums,
-    unsure,
-    tau,
-    v_th,
-    u_r,
-    soft,
-    through_time,
-    L,
-    begin,
-    span,
+    first, last, current, grad, out, seams, carry, sums, tau, v_th, u_r, soft, through_time, L, begin, span, n
 ) -> None:
-    """Lanes ``first`` to ``last``; number q is stretch q % n of row ``rows[q // n]``, ``span`` steps from ``begin`` on.
+    """Stretches ``first`` to ``last`` of ``span`` steps from ``begin`` on, a lane each; number q is q % n of row q // n.
 
     ``grad`` at the spikes and ``out`` = dI: flat. ``carry (R,)``: tau g of the step after the last stretch; where n is
-    1 it receives tau g of the first step. Through time, the other stretches start from zero one block late;
-    ``unsure[row]`` is set if no spike cut that influence off and tau is too near 1 for a block to forget it.
-    ``sums (3, R, n)``: as in :mod:`sdn.kernels`, per stretch; empty if not wanted.
+    1 it receives tau g of the first step. Through time, every other stretch starts one block late without what comes
+    after: only for taus whose power of BLOCK is nothing. ``sums (3, R, n)``: as in :mod:`sdn.kernels`, per stretch; or
+    empty.
     """
-    (work, start), H = _workspace(tau), tau.size
-    n = unsure.shape[1]
-    scaled = v_th.size > 0
+    (work, start), H, scaled = _workspace(tau), tau.size, v_th.size > 0
+    blocks, late = (span + BLOCK - 1) // BLOCK, 1 if through_time and n > 1 else 0
     for lane in range(first, last, LANES):
         used = min(LANES, last - lane)
         lanes = (used + EDGE - 1) // EDGE * EDGE
         for j in range(CARRY, TILE):
             work[j] = 0
         for j in range(lanes):
-            q, c = divmod(lane + min(j, used - 1), n)
-            _aim(work, j, rows[q] % H, tau, v_th, u_r)
-        late = 1 if through_time and n > 1 else 0
-        blocks = (span + BLOCK - 1) // BLOCK
+            _aim(work, j, (lane + min(j, used - 1)) // n % H, tau, v_th, u_r)
         for k in range(blocks - 1 + late, -1, -1):
             steps = min(BLOCK, span - k * BLOCK) if k < blocks else BLOCK
             for j in range(lanes):
-                q, c = divmod(lane + min(j, used - 1), n)
+                r, c = divmod(lane + min(j, used - 1), n)
                 t = begin + c * span + k * BLOCK
-                if k == blocks and c == n - 1:
-                    t -= BLOCK  # nothing follows; its carry is set below
-                work[U + j], start[j] = seams[rows[q], t // BLOCK], rows[q] * L + t
-                if k == blocks - 1 and c == n - 1:
-                    work[CARRY + j] = carry[rows[q]]
+                if c == n - 1 and k == blocks:
+                    t -= BLOCK  # nothing to run late into: the carry is known, and set when the stretch begins
+                if c == n - 1 and k == blocks - 1:
+                    work[CARRY + j] = carry[r]
+                work[U + j], start[j] = seams[r, t // BLOCK], r * L + t
             if k == blocks - 1:
                 for j in range(LANES):
                     work[NEXT + j] = work[CARRY + j]
@@ -457,11 +436,11 @@ def backward(
             _potentials(work, soft, steps)
             _adjoint(work, soft, through_time, steps)
             if k == blocks:
-                _doubt(work, rows, unsure, lane, used, soft)
                 continue
             if sums.size:
                 for j in range(lanes):
-                    work[U + j] = seams[rows[(lane + min(j, used - 1)) // n], (start[j] % L) // BLOCK]
+                    r = (lane + min(j, used - 1)) // n
+                    work[U + j] = seams[r, (start[j] - r * L) // BLOCK]
                 _sum(work, soft, steps)
                 if through_time and not soft:
                     _sum_reset(work, steps)
@@ -469,24 +448,10 @@ def backward(
                 _divide(work, True, steps)
             _store(work, GRAD, out, start, lanes, steps)
         for j in range(used):
-            q, c = divmod(lane + j, n)
+            r, c = divmod(lane + j, n)
             if n == 1:
-                carry[rows[q]] = work[CARRY + j]
+                carry[r] = work[CARRY + j]
             if sums.size:
-                sums[0, rows[q], c] = work[SUM_TAU + j]
-                sums[1, rows[q], c] = -work[SUM_V + j] / work[V_TH + j] if scaled else 0
-                sums[2, rows[q], c] = work[SUM_R + j]
-
-
-@jit
-def _doubt(work, rows, unsure, lane, used, soft):
-    """Mark stretches whose block after the end neither holds a spike that resets nor outlasts the memory of tau."""
-    n = unsure.shape[1]
-    for j in range(used):
-        q, c = divmod(lane + j, n)
-        forgets = c == n - 1 or work[TAU + j] ** BLOCK < 1e-20
-        for t in range(BLOCK):
-            if forgets:
-                break
-            forgets = not soft and work[TILE + t * LANES + j] >= 1
-        unsure[rows[q], c] = not forgets
+                sums[0, r, c] = work[SUM_TAU + j]
+                sums[1, r, c] = -work[SUM_V + j] / work[V_TH + j] if scaled else 0
+                sums[2, r, c] = work[SUM_R + j]

@@ -3,10 +3,8 @@
 import builtins
 import multiprocessing
 import os
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,17 +12,6 @@ import torch
 from sdn import kernels, ops
 from sdn.kernels import cpu, lanes, plain, threads
 from sdn.lif import lif_reference
-
-ROOT = Path(__file__).parents[2]
-
-
-def _run(code, **environment):
-    """Run Python code in a fresh process at the repository's root."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_without_numba_everything_works_and_says_once_what_would_help(monkeypatch):
@@ -60,19 +47,10 @@ def test_use_is_undone_by_an_error():
     assert kernels.chosen() == "auto"
 
 
-def test_no_cache_folder(tmp_path):
+def test_no_cache_folder(monkeypatch):
     """Neither the package's folder nor the user's can be written: compiled in memory."""
-    code = """
-import numba.core.caching as caching
-caching.CacheImpl._locator_classes = []
-import torch
-from sdn import ops
-from sdn.kernels import lanes
-assert type(lanes.forward._cache).__name__ == "NullCache"
-assert ops.lif(torch.ones(2, 3, 5), 0.2).all()
-print("fine")
-"""
-    assert "fine" in _run(code)
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    assert lanes.jit(lambda x: x + 1)(1) == 2
 
 
 def _in_child(queue, current):
@@ -118,24 +96,25 @@ def test_stretches_fit(rows, steps, workers):
     assert n == 1 or rows * n <= 2 * workers * lanes.LANES
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 9])
-@pytest.mark.parametrize("tau", [0.125, 0.99])
+@pytest.mark.parametrize("n", [2, 5])
+@pytest.mark.parametrize("tau", [0.125, 0.65, 0.99])
 @pytest.mark.parametrize("reset", ["hard", "soft"])
-@pytest.mark.parametrize("rows", [1, 3, 70])
+@pytest.mark.parametrize("rows", [1, 70])
 def test_any_cut_gives_the_same(monkeypatch, n, tau, reset, rows):
     """Speculation, repair and the stretches of the backward pass, forced on every number of rows."""
     g = torch.Generator().manual_seed(n)
-    current = torch.cat([torch.randn(1, rows, 600, generator=g), torch.full((1, rows, 677), 0.45)], -1).requires_grad_()
-    outgoing = torch.randn(current.shape, generator=g)
-    tau = torch.full((rows,), tau, requires_grad=True)
-    s = lif_reference(current, tau, 0.1 * (reset == "hard"), reset)[1]
+    current = torch.cat([torch.randn(1, rows, 400, generator=g), torch.full((1, rows, 377), 0.45)], -1).double()
+    current.requires_grad_()
+    outgoing = torch.randn(current.shape, generator=g).double()
+    tau, u_r = torch.full((rows,), tau, dtype=torch.float64, requires_grad=True), 0.1 * (reset == "hard")
+    s = lif_reference(current, tau, u_r, reset)[1]
     truth = torch.autograd.grad(s, [current, tau], outgoing)
-    monkeypatch.setattr(cpu, "stretches", lambda *_: (n, 9 // n))
+    monkeypatch.setattr(cpu, "stretches", lambda *_: (n, 6 // n))
     with kernels.use("cpu"):
-        fast = ops.lif(current, tau, None, 0.1 * (reset == "hard"), reset, "bptt")
+        fast = ops.lif(current, tau, None, u_r, reset, "bptt")
         got = torch.autograd.grad(fast, [current, tau], outgoing)
     assert torch.equal(fast, s)
-    torch.testing.assert_close(got, truth, rtol=1e-4, atol=2e-4)
+    torch.testing.assert_close(got, truth, rtol=1e-9, atol=1e-9)
 
 
 def test_plain_takes_few_rounds(monkeypatch):
