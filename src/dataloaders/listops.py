@@ -6,6 +6,7 @@ distribution (:mod:`src.dataloaders.listops_generator`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -22,6 +23,8 @@ from src.dataloaders.base import Batch, RaggedSet, SequenceData, collate_tokens,
 from src.dataloaders.cache import cached_tensors, source_stamp
 from src.dataloaders.listops_generator import CLOSE, SYMBOLS, Expressions, ListOpsSettings, generate
 from src.dataloaders.vocab import BOS, EOS, PAD, UNK, Vocab, specials
+
+log = logging.getLogger(__name__)
 
 _SPLITS = ("train", "val", "test")
 _HEADER = b"Source\tTarget"
@@ -109,10 +112,12 @@ class ListOps(SequenceData):
         paths = [self.data_dir / f"basic_{split}.tsv" for split in _SPLITS]
         absent = [path.name for path in paths if not path.is_file()]
         if self.source == "generated" or (self.source == "auto" and len(absent) == len(paths)):
+            log.info("ListOps: expressions generated here, seed %d", self.generator_seed)
             source = {"generator": asdict(ListOpsSettings()), "seed": self.generator_seed, "sizes": self.sizes}
             return self._generate, source
         if absent:
             raise missing(f"ListOps' {', '.join(absent)}", self.data_dir, _HOW)
+        log.info("ListOps: expressions of Long Range Arena, in %s", self.data_dir)
         return lambda: [read_tsv(path) for path in paths], source_stamp(*paths)
 
     def _generate(self) -> list[Expressions]:

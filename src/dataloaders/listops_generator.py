@@ -106,7 +106,7 @@ def generate(
     values: list[int] = []
     seen: set[bytes] = set()
     idle_blocks = 0
-    with tqdm(total=n, desc="ListOps", unit="expr", unit_scale=True, disable=not progress) as bar:
+    with tqdm(total=n, desc="ListOps", unit="expr", unit_scale=True, disable=None if progress else True) as bar:
         blocks = _blocks(seed, settings, workers or os.cpu_count() or 1)
         for symbols, offsets, block_values in blocks:
             before = len(values)

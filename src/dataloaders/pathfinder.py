@@ -7,6 +7,7 @@ Read from LRA's images if they lie in the data folder, otherwise generated
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ from src.dataloaders.base import SequenceData, missing, random_split
 from src.dataloaders.cache import fingerprint, source_stamp
 from src.dataloaders.shards import Layout, Shards, ShardSet, build
 from src.paths import cache_root
+
+log = logging.getLogger(__name__)
 
 _PER_SHARD = 4096
 _GENERATED = 200_000
@@ -82,6 +85,8 @@ class Pathfinder(SequenceData):
     def setup(self) -> None:
         """Open the packed images and split."""
         shards = Shards(self._build())
+        origin = "generated here" if "generator" in shards.settings else "of Long Range Arena"
+        log.info("Pathfinder %d: %s images %s, in %s", self.resolution, f"{len(shards):,}", origin, shards.folder)
         y = torch.from_numpy(shards.columns["label"]).long()
         n = len(shards)
         n_val, n_test = int(self.val_split * n), int(self.test_split * n)
