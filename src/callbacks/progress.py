@@ -35,14 +35,30 @@ class EpochLines(Callback):
     """``epoch 3/30  12.1 s  lr 0.0098  train loss 0.4127 accuracy 0.8712  val loss 0.3511 accuracy 0.8944 ...``
 
     Printed when the next epoch starts, since some figures are logged after this callback's own end-of-epoch hook.
+    In a long epoch a line ``epoch 1/200  step 120/900  30 s  loss 1.9034`` comes every ``every_n_seconds``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every_n_seconds: float = 30.0) -> None:
+        self.every_n_seconds = every_n_seconds
         self._start: float | None = None
+        self._said = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._print(trainer, trainer.current_epoch)
-        self._start = time.perf_counter()
+        self._start = self._said = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if now - self._said < self.every_n_seconds or self._start is None or not trainer.is_global_zero:
+            return
+        self._said = now
+        print(
+            f"epoch {trainer.current_epoch + 1}{_of(trainer.max_epochs)}  step {batch_idx + 1}"
+            f"{_of(trainer.num_training_batches)}  {now - self._start:.0f} s  loss {outputs['loss'].item():.4f}",
+            flush=True,
+        )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._print(trainer, trainer.current_epoch)
@@ -52,12 +68,15 @@ class EpochLines(Callback):
         if self._start is None or not trainer.is_global_zero:
             return
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         print(
-            f"epoch {done}{epochs}  {time.perf_counter() - self._start:.1f} s  lr {rate:.3g}"
+            f"epoch {done}{_of(trainer.max_epochs)}  {time.perf_counter() - self._start:.1f} s  lr {rate:.3g}"
             f"{figures(trainer.callback_metrics, ('train', 'val'))}",
             flush=True,
         )
+
+
+def _of(total: float | None) -> str:
+    return f"/{total}" if total and 0 < total < float("inf") else ""
 
 
 def figures(metrics: Mapping[str, Any], splits: Sequence[str]) -> str:
