@@ -51,7 +51,14 @@ def measure(
             yield name, predictor, evaluate(predict, current, mem, spike)
 
 
-def card(sdn: ReducedSDN, file: str, scores: dict[str, dict[str, SpikeScore]], command: str, picture: str = "") -> str:
+def card(
+    sdn: ReducedSDN,
+    file: str,
+    scores: dict[str, dict[str, SpikeScore]],
+    command: str,
+    note: str = "",
+    picture: str = "",
+) -> str:
     """The card as Markdown; ``scores`` by law, then predictor."""
     white, slow, constant = (scores[law][OWN] for law in (WHITE, SLOW, CONSTANT))
     exact_slow, exact_constant = (scores[law]["exact over the last 8 inputs"] for law in (SLOW, CONSTANT))
@@ -62,7 +69,7 @@ def card(sdn: ReducedSDN, file: str, scores: dict[str, dict[str, SpikeScore]], c
         f"{sdn.n_weights()} weights (d = {sdn.d_model}, k = {sdn.kernel_size}).",
         f"White N(0, 1) input: **wrong over true spikes {white.ratio:.5f}**, MAE of mem {white.mae_mean:.5f}.",
         "## Made by",
-        _made_by(sdn.meta),
+        _made_by(sdn.meta) + (f"\n\n{note}" if note else ""),
         "## Measured",
         f"Every row: {white.steps} steps of fresh sequences, exact neuron against this file, by `{command}`.",
         _own_table({law: by[OWN] for law, by in scores.items()}),
@@ -70,9 +77,11 @@ def card(sdn: ReducedSDN, file: str, scores: dict[str, dict[str, SpikeScore]], c
         _baseline_table(scores),
         "## Where it stays wrong",
         f"On slow drive near the threshold it gets {slow.ratio:.0%} as many spikes wrong as there are, on constants "
-        f"{constant.ratio:.0%}. No window mends that: under steady drive a neuron counts the steps since its last "
-        "spike, and where the count began lies before any window. Even the exact recurrence over the last 8 inputs "
-        f"gets {exact_slow.ratio:.0%} and {exact_constant.ratio:.0%} wrong there. For such input take the exact "
+        f"{constant.ratio:.0%}. A window of {sdn.receptive_field} cannot mend that: under steady drive a neuron counts "
+        "the steps since its last spike, and where the count began lies before the window. The exact recurrence over "
+        f"the last 8 inputs gets {exact_slow.ratio:.0%} and {exact_constant.ratio:.0%} wrong there, and on constants "
+        "no window of any length helps. On white input what limits the network is not its window but its two layers of "
+        "ReLU, which follow the reset exactly one step back and only nearly so before. For slow input take the exact "
         "neurons (`sltt`, `bptt`); an SDN is for input that jumps about from step to step.",
     ]
     if picture:
@@ -123,6 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(prog="python -m sdn.card", description=__doc__.split("\n\n")[0])
     p.add_argument("weights", help="reduced SDN, safetensors")
     p.add_argument("--output", help="card to write (the weights' name with .md)")
+    p.add_argument("--note", default="", help="a sentence on how the network was made")
     p.add_argument("--sequences", type=int, default=1000, help="of each law (1000)")
     p.add_argument("--steps", type=int, default=1024, help="of each sequence (1024)")
     p.add_argument("--seed", type=int, default=1, help="of the sequences (1)")
@@ -140,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         f"python -m sdn.card {path.as_posix()} --sequences {args.sequences} --steps {args.steps} --seed {args.seed}"
     )
     picture = "window_and_width.png" if (output.parent / "window_and_width.png").is_file() else ""
-    write_text(output, card(sdn, path.name, scores, command, picture))
+    write_text(output, card(sdn, path.name, scores, command, args.note, picture))
     print(output)
 
 

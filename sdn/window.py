@@ -50,7 +50,7 @@ def picture(rows: Sequence[Row], tau: float, path: str | os.PathLike[str]) -> No
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     for ax, law in zip(figure.subplots(1, 2, sharey=True), (WHITE, SLOW), strict=True):
         for i, width in enumerate(dict.fromkeys(row["width"] for row in rows)):
@@ -68,11 +68,12 @@ def picture(rows: Sequence[Row], tau: float, path: str | os.PathLike[str]) -> No
         ax.set_ylim(0, 1)
         windows = sorted({row["window"] for row in rows})
         ax.set_xticks(windows, windows)
-        ax.set(title=law, xlabel="window: inputs before t")
+        ax.set_title(law, fontsize=10)
+        ax.set_xlabel("window: inputs before t")
         ax.grid(alpha=0.3)
     figure.axes[0].set_ylabel("wrong / true spikes")
     figure.axes[0].legend(frameon=False, fontsize=8)
-    figure.suptitle(f"tau = {tau}: memory helps on white input; on slow drive the spikes' phase lies before any window")
+    figure.suptitle(f"tau = {tau}: what a longer window and more channels buy", fontsize=11)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 
@@ -85,8 +86,8 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--tau", type=float, default=0.125)
     p.add_argument("--windows", type=int, nargs="+", default=[1, 2, 3, 4, 8, 16], help="k")
     p.add_argument("--widths", type=int, nargs="+", default=[3, 5, 8, 12], help="d, at least 3")
-    p.add_argument("--steps", type=int, default=100, help="of refinement")
-    p.add_argument("--sequences", type=int, default=1000, help="of 1024 steps, to fit to and to measure on")
+    p.add_argument("--steps", type=int, default=60, help="of refinement")
+    p.add_argument("--sequences", type=int, default=500, help="of 1024 steps, to fit to and to measure on")
     args = p.parse_args(argv)
     if min(args.windows) < 1 or args.sequences < 10:
         raise UserError("windows must be at least 1, sequences at least 10")
