@@ -87,6 +87,8 @@ class ListOps(SequenceData):
     def setup(self) -> None:
         """Open the cache."""
         tensors = self._tensors()
+        generated = isinstance(self._choose_source()[1], dict)
+        log.info("ListOps: expressions %s", "generated here" if generated else f"of Long Range Arena, {self.data_dir}")
         self.vocab = Vocab.from_tensor(tensors["vocab"])
         self.train, self.val, self.test = (
             RaggedSet(*(tensors[f"{split}_{part}"] for part in ("flat", "ends", "value"))) for split in _SPLITS
@@ -112,12 +114,10 @@ class ListOps(SequenceData):
         paths = [self.data_dir / f"basic_{split}.tsv" for split in _SPLITS]
         absent = [path.name for path in paths if not path.is_file()]
         if self.source == "generated" or (self.source == "auto" and len(absent) == len(paths)):
-            log.info("ListOps: expressions generated here, seed %d", self.generator_seed)
             source = {"generator": asdict(ListOpsSettings()), "seed": self.generator_seed, "sizes": self.sizes}
             return self._generate, source
         if absent:
             raise missing(f"ListOps' {', '.join(absent)}", self.data_dir, _HOW)
-        log.info("ListOps: expressions of Long Range Arena, in %s", self.data_dir)
         return lambda: [read_tsv(path) for path in paths], source_stamp(*paths)
 
     def _generate(self) -> list[Expressions]:
