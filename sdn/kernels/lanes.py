@@ -35,7 +35,9 @@ def jit(function=None, **options):  # noqa: ANN201
     """``numba.njit`` without the GIL, cached on disk where some folder can be written."""
     if function is None:
         return lambda inner: jit(inner, **options)
-    options = {"nogil": True, "error_model": "numpy", **options}
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, **options}
+    if function.__name__.startswith("_"):  # called by compiled code alone
+        options["no_cpython_wrapper"] = True
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # neither beside this file nor in the user's cache folder may we write
@@ -400,7 +402,7 @@ def repair(first, last, current, s, seams, u, ends, tau, v_th, u_r, soft, L, chu
 def backward(
     first, last, current, grad, out, seams, carry, sums, tau, v_th, u_r, soft, through_time, L, begin, span, n
 ) -> None:
-    """Stretches ``first`` to ``last`` of ``span`` steps from ``begin`` on, a lane each; number q is q % n of row q // n.
+    """Stretches ``first`` to ``last`` of ``span`` steps from ``begin`` on, one lane each; q is q % n of row q // n.
 
     ``grad`` at the spikes and ``out`` = dI: flat. ``carry (R,)``: tau g of the step after the last stretch; where n is
     1 it receives tau g of the first step. Through time, every other stretch starts one block late without what comes
