@@ -223,6 +223,7 @@ def main(argv: list[str] | None = None) -> None:
         start = construct(tau, args.d_model, args.kernel_size, seed=args.seed)
     else:
         start = load_reduced(args.start, tau)
+    torch.set_num_threads(1)  # the order of sums, and so the last bits of the result, depend on it
     began = time.monotonic()
 
     def progress(step: int, error: float) -> None:
