@@ -41,6 +41,11 @@ def fftconv(u: Tensor, k: Tensor, D: Tensor | None = None) -> Tensor:
 
     Computed in the dtype of ``k`` (float32 or float64) whatever autocast says.
     """
+    if torch.compiler.is_compiling():
+        n = fft_size(u.shape[-1])
+        with torch.autocast(u.device.type, enabled=False):
+            spectrum = torch.fft.rfft(u.to(k.dtype), n) * torch.fft.rfft(_circular(k, D, n))
+            return torch.fft.irfft(spectrum, n)[..., : u.shape[-1]].contiguous()
     return _FFTConv.apply(u, k, D)
 
 
@@ -49,8 +54,8 @@ class _FFTConv(torch.autograd.Function):
     def forward(ctx, u: Tensor, k: Tensor, D: Tensor | None) -> Tensor:
         L = u.shape[-1]
         n = fft_size(L)
-        kf = k.new_empty(k.shape[1], n // 2 + 1, dtype=k.dtype.to_complex())
-        y = u.new_empty(u.shape, dtype=k.dtype)
+        kf = torch.empty(k.shape[1], n // 2 + 1, dtype=k.dtype.to_complex(), device=k.device)
+        y = torch.empty(u.shape, dtype=k.dtype, device=u.device)
         for channels, some_rows in _pieces(u, n):
             kf[channels] = torch.fft.rfft(_circular(k[:, channels], None if D is None else D[channels], n))
             for rows in some_rows:

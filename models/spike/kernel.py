@@ -34,6 +34,9 @@ def mode_sum(coef: Tensor, dtA: Tensor, length: int) -> Tensor:
 
     Gradients flow to both arguments, once.
     """
+    if torch.compiler.is_compiling():
+        with torch.autocast(coef.device.type, enabled=False):
+            return _factored(coef, _doublings(dtA, length), length)
     return _ModeSum.apply(coef, dtA, length)
 
 
@@ -70,7 +73,13 @@ def _factors(doublings: Tensor, T: int, rows: int, conjugate_Q: bool = False) ->
 
 def _powers(doublings: Tensor, count: int) -> Tensor:
     """``z^j`` for j < count from ``z^{2^m} (H, M, N)``: ``(H, count, N)``."""
-    out = doublings.new_empty(doublings.shape[0], count, doublings.shape[2])
+    H, _, N = doublings.shape
+    if torch.compiler.is_compiling():  # the same without writing in place, which autograd could not follow
+        out = doublings.new_ones(H, 1, N)
+        for m in range((count - 1).bit_length()):
+            out = torch.cat((out, out * doublings[:, m : m + 1]), 1)
+        return out[:, :count]
+    out = doublings.new_empty(H, count, N)
     out[:, 0] = 1
     for m in range((count - 1).bit_length()):
         done = 1 << m
@@ -89,20 +98,25 @@ def _complex(x: Tensor, *shape: int) -> Tensor:
     return torch.view_as_complex(x.view(*shape, 2))
 
 
+def _factored(coef: Tensor, doublings: Tensor, length: int) -> Tensor:
+    """:func:`mode_sum` from the doublings. Only Q is conjugated: K = [Re, Im](2 C' P) · [Re, Im](conj Q)."""
+    (c, H, _), (T, rows) = coef.shape, _split(length)
+    P, Q = _factors(doublings, T, rows, conjugate_Q=True)
+    K = torch.bmm(_weighted(coef, P), _real(Q).transpose(1, 2))
+    return K.view(H, c, rows * T)[..., :length].transpose(0, 1)
+
+
 class _ModeSum(torch.autograd.Function):
-    """Only one factor is ever conjugated, through its few doublings: K = [Re, Im](2 C' P) · [Re, Im](conj Q)."""
+    """:func:`_factored` with a backward pass of the same few small products, nothing of size N √L kept for it."""
 
     @staticmethod
     def forward(ctx, coef: Tensor, dtA: Tensor, length: int) -> Tensor:
-        c, H, _ = coef.shape
-        T, rows = _split(length)
         with torch.autocast(coef.device.type, enabled=False):
             doublings = _doublings(dtA, length)
-            P, Q = _factors(doublings, T, rows, conjugate_Q=True)
-            K = torch.bmm(_weighted(coef, P), _real(Q).transpose(1, 2))
+            K = _factored(coef, doublings, length)
         ctx.save_for_backward(coef, doublings)
         ctx.length = length
-        return K.view(H, c, rows * T)[..., :length].transpose(0, 1)
+        return K
 
     @staticmethod
     @once_differentiable

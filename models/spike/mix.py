@@ -33,6 +33,10 @@ class Mix(nn.Conv1d):
             s, weight, bias = s.to(low), weight.to(low), bias.to(low)
         s = s.to(weight.dtype)
         before, after = self._channel_mask(s), self._channel_mask(s)
+        if torch.compiler.is_compiling():
+            s = s if before is None else s * before.unsqueeze(-1)
+            z = F.glu(torch.matmul(weight, s) + bias.unsqueeze(-1), 1)
+            return z if after is None else z * after.unsqueeze(-1)
         return _Mix.apply(s, weight, bias, before, after)
 
     def step(self, s: Tensor) -> Tensor:
@@ -87,5 +91,6 @@ def _masked(weight: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
 
 
 def _pieces(s: Tensor) -> list[slice]:
-    size = max(1, _CPU_PIECE // (s.shape[1] * s.shape[2])) if s.device.type == "cpu" else max(s.shape[0], 1)
-    return [slice(start, start + size) for start in range(0, s.shape[0], size)]
+    B, H, L = s.shape
+    size = max(1, _CPU_PIECE // (H * L) if s.device.type == "cpu" else B)
+    return [slice(start, start + size) for start in range(0, B, size)]

@@ -17,6 +17,8 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if x.dim() == 2:
             return super().forward(x)
+        if torch.compiler.is_compiling():
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
         return _ChannelNorm.apply(x, self.weight, self.bias, self.eps)
 
 

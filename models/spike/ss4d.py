@@ -46,8 +46,8 @@ class SS4D(nn.Module):
         lr: learning rate of the kernel's Δ, A (and B, C with trainable_B); None for the optimizer's, 0 to freeze.
         dt_min, dt_max: range of Δ at initialisation.
         dropout: probability that a channel is silenced for the whole sequence, after the neuron and after the GLU.
-        neuron, tau, sdn, reset, u_r, learnable_tau, learnable_u_r: see :func:`sdn.neurons.make_neuron`, where ``sdn`` is
-            ``weights``, a file.
+        neuron, tau, sdn, reset, u_r, learnable_tau, learnable_u_r: see :func:`sdn.neurons.make_neuron`, where ``sdn``
+            is ``weights``, a file.
 
     Raises:
         UserError: an option is out of range.

@@ -168,7 +168,7 @@ def test_compiled_model_gives_the_same_results():
     x = torch.randn(2, 100, 16)
     want = model(x)[0]
     grads = torch.autograd.grad(want.square().mean(), list(model.parameters()))
-    got = torch.compile(model)(x)[0]
+    got = torch.compile(model, fullgraph=True)(x)[0]
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
     for a, b in zip(torch.autograd.grad(got.square().mean(), list(model.parameters())), grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
