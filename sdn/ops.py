@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -155,14 +157,28 @@ def _over_batch(sums: Tensor, H: int) -> Tensor:
     return sums.unflatten(-1, (-1, H)).sum(-2) if H and sums.shape[-1] else sums.new_zeros(*sums.shape[:-1], H)
 
 
+def _operator(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as the operator of that schema, on every device.
+
+    Not by ``torch.library.custom_op``, whose first call loads the whole compiler: a second and a half.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = schema.partition("(")[0]
+        torch.library.define(name, schema[len(name) :], tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.impl(name, "default", function)
+        return getattr(torch.ops.sdn, name.partition("::")[2]).default
+
+    return register
+
+
 # ---------------------------------------------------------------------------------------------------- the exact neuron
 
 
-@torch.library.custom_op(
-    "sdn::lif",
-    mutates_args=(),
-    schema="(Tensor current, Tensor tau, Tensor? v_th, Tensor u_r, Tensor? u0, bool soft, bool through_time)"
-    " -> (Tensor, Tensor, Tensor)",
+@_operator(
+    "sdn::lif("
+    "Tensor current, Tensor tau, Tensor? v_th, Tensor u_r, Tensor? u0, bool soft, bool through_time)"
+    " -> (Tensor, Tensor, Tensor)"
 )
 def _lif(current, tau, v_th, u_r, u0, soft, through_time):
     start = None if u0 is None else u0.reshape(-1)
@@ -170,18 +186,17 @@ def _lif(current, tau, v_th, u_r, u0, soft, through_time):
     return s.view(current.shape), u.view(current.shape[:-1]), seams
 
 
-@_lif.register_fake
+@torch.library.register_fake("sdn::lif")
 def _(current, tau, v_th, u_r, u0, soft, through_time):
     rows = math.prod(current.shape[:-1])
     u = tau.new_empty(current.shape[:-1])
     return current.new_empty(current.shape), u, tau.new_empty(rows, _seams(current))
 
 
-@torch.library.custom_op(
-    "sdn::lif_backward",
-    mutates_args=(),
-    schema="(Tensor grad, Tensor current, Tensor seams, Tensor tau, Tensor? v_th, Tensor u_r, bool soft,"
-    " bool through_time, bool want_sums) -> (Tensor, Tensor)",
+@_operator(
+    "sdn::lif_backward("
+    "Tensor grad, Tensor current, Tensor seams, Tensor tau, Tensor? v_th, Tensor u_r, bool soft,"
+    " bool through_time, bool want_sums) -> (Tensor, Tensor)"
 )
 def _lif_backward(grad, current, seams, tau, v_th, u_r, soft, through_time, want_sums):
     d_current, sums = kernels.pick(current.device.type).lif_backward(
@@ -190,7 +205,7 @@ def _lif_backward(grad, current, seams, tau, v_th, u_r, soft, through_time, want
     return d_current.view(current.shape), sums
 
 
-@_lif_backward.register_fake
+@torch.library.register_fake("sdn::lif_backward")
 def _(grad, current, seams, tau, v_th, u_r, soft, through_time, want_sums):
     return current.new_empty(current.shape), tau.new_empty(3, seams.shape[0] if want_sums else 0)
 
@@ -211,32 +226,29 @@ def _lif_gradients(ctx, grad, *_):
     return d_current, d_tau, None if v_th is None else d_v_th, d_u_r, None, None, None
 
 
-_lif.register_autograd(_lif_gradients, setup_context=_lif_save)
+torch.library.register_autograd("sdn::lif", _lif_gradients, setup_context=_lif_save)
 
 # ------------------------------------------------------------------------------------------------------- the surrogate
 
 
-@torch.library.custom_op(
-    "sdn::surrogate",
-    mutates_args=(),
-    schema="(Tensor current, Tensor? v_th, Tensor conv_weight, Tensor conv_bias, Tensor mix_weight, Tensor mix_bias,"
-    " Tensor out_weight, Tensor out_bias, bool keep_mem) -> (Tensor, Tensor)",
+@_operator(
+    "sdn::surrogate("
+    "Tensor current, Tensor? v_th, Tensor conv_weight, Tensor conv_bias, Tensor mix_weight, Tensor mix_bias,"
+    " Tensor out_weight, Tensor out_bias, bool keep_mem) -> (Tensor, Tensor)"
 )
 def _surrogate(current, v_th, *weights_and_keep):
     s, mem = kernels.pick(current.device.type).sdn_forward(_rows(current), v_th, *weights_and_keep)
     return s.view(current.shape), mem
 
 
-@_surrogate.register_fake
+@torch.library.register_fake("sdn::surrogate")
 def _(current, v_th, conv_weight, *weights_and_keep):
     rows = math.prod(current.shape[:-1]) if weights_and_keep[-1] else 0
     return current.new_empty(current.shape), conv_weight.new_empty(rows, current.shape[-1])
 
 
-@torch.library.custom_op(
-    "sdn::surrogate_backward",
-    mutates_args=(),
-    schema="(Tensor grad, Tensor current, Tensor mem, Tensor? v_th, bool want_sums) -> (Tensor, Tensor)",
+@_operator(
+    "sdn::surrogate_backward(Tensor grad, Tensor current, Tensor mem, Tensor? v_th, bool want_sums) -> (Tensor, Tensor)"
 )
 def _surrogate_backward(grad, current, mem, v_th, want_sums):
     kernel = kernels.pick(current.device.type).sdn_backward
@@ -244,7 +256,7 @@ def _surrogate_backward(grad, current, mem, v_th, want_sums):
     return d_current.view(current.shape), sums
 
 
-@_surrogate_backward.register_fake
+@torch.library.register_fake("sdn::surrogate_backward")
 def _(grad, current, mem, v_th, want_sums):
     return current.new_empty(current.shape), mem.new_empty(mem.shape[0] if want_sums else 0)
 
@@ -261,4 +273,4 @@ def _surrogate_gradients(ctx, grad, *_):
     return d_current, _over_batch(sums, v_th.numel()) if want_sums else None, *(None,) * 7
 
 
-_surrogate.register_autograd(_surrogate_gradients, setup_context=_surrogate_save)
+torch.library.register_autograd("sdn::surrogate", _surrogate_gradients, setup_context=_surrogate_save)
