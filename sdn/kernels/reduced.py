@@ -25,7 +25,7 @@ def _apply(out, bias, weights, first, count, source, stride, steps):
         s0, s1 = max(i * stride, 0), max((i + 1) * stride, 0)
         s2, s3 = max((i + 2) * stride, 0), max((i + 3) * stride, 0)
         for t in range(steps):
-            out[t] += w0 * source[s0 + t] + w1 * source[s1 + t] + w2 * source[s2 + t] + w3 * source[s3 + t]
+            out[t] = out[t] + w0 * source[s0 + t] + w1 * source[s1 + t] + w2 * source[s2 + t] + w3 * source[s3 + t]
     for i in range(count // 4 * 4, count):
         w, s0 = weights[first + i], max(i * stride, 0)
         for t in range(steps):
