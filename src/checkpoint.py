@@ -64,6 +64,9 @@ def load_pretrained(module: nn.Module, path: str | Path, strict: bool = True, ig
 
 
 def freeze_all_but_decoder(module: nn.Module) -> None:
-    """Leave only parameters of the decoder trainable."""
+    """Leave only parameters of the decoder trainable, and the statistics of batch norms elsewhere as they are."""
     for name, parameter in module.named_parameters():
         parameter.requires_grad_("decoder" in name)
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and "decoder" not in name:
+            part.eval()  # Lightning keeps the mode that modules have when the fit starts

@@ -191,6 +191,7 @@ def _quieten() -> None:
         ".*exists and is not empty.*",
         ".*WeightAveraging callback, but loading a checkpoint outside.*",
         ".*Experiment logs directory.*",
+        ".*in eval mode at the start of training.*",  # meant: frozen statistics
     ):
         warnings.filterwarnings("ignore", text)
 
