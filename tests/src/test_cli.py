@@ -128,7 +128,7 @@ def command(*words: str) -> list[str]:
 
 def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path: Path):
     """SIGKILL without warning; the resumed run ends with the figures of one that was never stopped."""
-    options = ("trainer.max_epochs=3", "loader.batch_size=10")
+    options = ("trainer.max_epochs=3", "loader.batch_size=20")
 
     def start(*words: str) -> subprocess.Popen:
         return subprocess.Popen(command(*options, *words), cwd=tmp_path, env=environment(tmp_path))
