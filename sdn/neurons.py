@@ -32,17 +32,18 @@ class _Neuron(nn.Module):
         """Decay per step: a number, or ``(H,)`` where it is learnt."""
         return self._tau
 
-    def _constants(self) -> tuple[float | Tensor, float | Tensor, Reset]:
+    def constants(self) -> tuple[float | Tensor, float | Tensor, Reset]:
+        """``(tau, u_r, reset)`` of the exact recurrence, for whoever runs it elsewhere."""
         return self.tau, 0.0, "hard"
 
     @torch.no_grad()
     def step(self, current: Tensor, u: Tensor, v_th: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One exact step: ``(I_t, u_{t-1}) -> (s_t, u_t)``, all ``(B, H)``."""
-        return lif_step(current if v_th is None else current / v_th, u, *self._constants())
+        return lif_step(current if v_th is None else current / v_th, u, *self.constants())
 
     def scan(self, current: Tensor, u0: Tensor | None = None, v_th: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Exact spikes ``(B, H, L)`` and the potential ``(B, H)`` after them, from ``u0``; no gradient."""
-        tau, u_r, reset = self._constants()
+        tau, u_r, reset = self.constants()
         return ops.lif_scan(current, u0, tau, v_th, u_r, reset)
 
 
@@ -104,12 +105,12 @@ class LIF(_Neuron):
         """Reset value in units of the threshold: a number, or ``(H,)`` where it is learnt."""
         return self._u_r if self.reset_value is None else self.reset_value
 
-    def _constants(self) -> tuple[float | Tensor, float | Tensor, Reset]:
+    def constants(self) -> tuple[float | Tensor, float | Tensor, Reset]:
         return self.tau, self.u_r, self.reset
 
     def forward(self, current: Tensor, v_th: Tensor | None = None) -> Tensor:
         """``I (B, H, L)``, ``v_th (H,)`` -> spikes."""
-        tau, u_r, reset = self._constants()
+        tau, u_r, reset = self.constants()
         return ops.lif(current, tau, v_th, u_r, reset, self.gradient)
 
     def extra_repr(self) -> str:

@@ -102,7 +102,7 @@ def swapped_neuron(neuron: nn.Module) -> nn.Module:
     """
     if isinstance(neuron, SDNNeuron):
         return make_neuron("sltt", neuron.tau).to(next(neuron.buffers()).device)
-    tau, u_r, reset = neuron._constants()
+    tau, u_r, reset = neuron.constants()
     if reset != "hard" or torch.as_tensor(u_r).ne(0).any() or isinstance(tau, Tensor):
         raise UserError(
             "an SDN stands for hard reset to 0 and one fixed tau; this network's neurons are of another kind"

@@ -100,7 +100,8 @@ def animate(
     rasters = [figure.add_subplot(grid[i, 1]) for i in range(len(spikes))]
     square = side * side == L
     pixels = np.full((side, side) if square else (1, L), np.nan)
-    shown = image.imshow(pixels, cmap="gray_r", vmin=0, vmax=float(np.nanmax(signal)) or 1.0, aspect="equal" if square else "auto")
+    aspect = "equal" if square else "auto"
+    shown = image.imshow(pixels, cmap="gray_r", vmin=0, vmax=float(np.nanmax(signal)) or 1.0, aspect=aspect)
     image.set(xticks=[], yticks=[], title="what has arrived")
     dots = []
     for i, (ax, s) in enumerate(zip(rasters, spikes, strict=True)):

@@ -50,7 +50,7 @@ class EventEngine:
         )
         self._B = torch.stack([c.B.detach().cpu() for c in constants]).to(torch.complex128).numpy()
         H = model.d_model
-        neurons = [layer.neuron._constants() for layer in model.layers]
+        neurons = [layer.neuron.constants() for layer in model.layers]
         self._soft = neurons[0][2] == "soft"
         self._neuron = tuple(
             self._stack([torch.as_tensor(values[i], dtype=torch.float64).expand(H) for values in neurons])

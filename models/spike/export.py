@@ -62,7 +62,7 @@ class StepGraph(nn.Module):
             "bias": [layer.mix.bias for layer in backbone.layers],
         }.items():
             self.register_buffer(name, torch.stack([v.detach() for v in values]).contiguous())
-        neurons = [layer.neuron._constants() for layer in backbone.layers]
+        neurons = [layer.neuron.constants() for layer in backbone.layers]
         self.soft = neurons[0][2] == "soft"
         for i, name in enumerate(("tau", "u_r")):
             values = [torch.as_tensor(n[i], dtype=self.D.dtype).detach().expand(self.d_model) for n in neurons]

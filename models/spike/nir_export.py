@@ -64,7 +64,7 @@ def _neuron(part: LIF | SDNNeuron, width: int | None, dt: float, v_th: torch.Ten
 
     if width is None:
         raise UserError("a chain for NIR must begin with an affine map, which tells how many neurons follow")
-    tau, u_r, reset = part._constants()
+    tau, u_r, reset = part.constants()
     if reset == "soft":
         raise UserError("NIR's LIF resets to a value; a neuron with soft reset cannot be exported")
 

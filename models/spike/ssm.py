@@ -90,9 +90,9 @@ class SpikingSSM(nn.Module):
                 raise UserError("a state continues equally long chunks; leave out lengths, or turn mask_padding off")
         x, after = x.transpose(1, 2).contiguous(), []
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            u = norm(x, mask) if self.prenorm else x
+            u = _normed(norm, x, mask) if self.prenorm else x
             z, layer_state = layer(u if mask is None else u * mask, None if state is None else state[i], rate)
-            x = x + z if self.prenorm else norm(x + z, mask)
+            x = x + z if self.prenorm else _normed(norm, x + z, mask)
             after.append(layer_state)
         return x.transpose(1, 2), None if state is None else after
 
@@ -125,6 +125,11 @@ class SpikingSSM(nn.Module):
     def _refuse_training(self) -> None:
         if self.training:
             raise UserError("a model streams with fixed statistics and no dropout; call model.eval() first")
+
+
+def _normed(norm: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+    """A norm with a mask where there is one: Lightning's sync_batchnorm puts a torch module here that knows none."""
+    return norm(x) if mask is None else norm(x, mask)
 
 
 def _layer_options(layer: Mapping[str, object]) -> dict[str, object]:

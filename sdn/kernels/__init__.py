@@ -46,7 +46,7 @@ SEAM = 128
 """Steps between two stored potentials: 1/128 of the memory of I, and as many steps as one block recomputes."""
 
 NAMES = ("auto", "reference", "plain", "cpu", "triton")
-_PACKAGE = {"cpu": "numba", "triton": "triton"}
+_PACKAGE = {"cpu": "numba", "triton": "triton>=3.3"}
 _chosen = "auto"
 
 
@@ -84,7 +84,7 @@ def _compiled(name: str) -> ModuleType | None:
     except ImportError as error:
         warnings.warn(
             f"spiking neurons run in plain PyTorch, several times slower than they could: {error}. "
-            f"To make them faster, `pip install {_PACKAGE[name]}`.",
+            f"To make them faster, `pip install '{_PACKAGE[name]}'`.",
             RuntimeWarning,
             stacklevel=2,
         )

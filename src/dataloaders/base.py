@@ -211,7 +211,6 @@ def load_hub(name: str, folders: Sequence[Path], hub: str, size: str, config: st
     """
     import datasets
 
-    datasets.disable_progress_bars()
     folder = next((f for f in folders if f.is_dir() and any(f.rglob("*.parquet"))), None)
     try:
         if folder is not None:
@@ -219,6 +218,7 @@ def load_hub(name: str, folders: Sequence[Path], hub: str, size: str, config: st
                 split: sorted(str(f) for f in folder.rglob(f"{split}-*.parquet"))
                 for split in ("train", "validation", "test")
             }
+            datasets.disable_progress_bars()  # of a conversion that takes a second; a download keeps its own
             return datasets.load_dataset("parquet", data_files={k: v for k, v in files.items() if v})
         return datasets.load_dataset(hub, config)
     except Exception as error:

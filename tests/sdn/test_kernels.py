@@ -28,7 +28,7 @@ def test_without_numba_everything_works_and_says_once_what_would_help(monkeypatc
     kernels._compiled.cache_clear()
     current = torch.randn(2, 3, 300, requires_grad=True)
     try:
-        with pytest.warns(RuntimeWarning, match="pip install numba"):
+        with pytest.warns(RuntimeWarning, match="pip install .numba"):
             s = ops.lif(current, 0.3, gradient="bptt")
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -36,7 +36,7 @@ OPTIONS = [
 def test_step_equals_scan_equals_reference(options):
     neuron = make_neuron(**options)
     current, v_th, u0 = torch.randn(3, 5, 40), torch.rand(5) + 0.5, torch.rand(3, 5) - 0.5
-    tau, u_r, reset = neuron._constants()
+    tau, u_r, reset = neuron.constants()
     _, truth, end = lif_reference(current / v_th.unsqueeze(-1), tau, u_r, reset, u0)
     s, u = neuron.scan(current, u0, v_th)
     assert torch.equal(s, truth)

@@ -15,7 +15,8 @@ def test_the_papers_wt103_numbers():
 
 
 def test_hand_count_of_a_tiny_network():
-    shape = Shape(d_model=2, d_state=4, length=3, rates=[0.5], norm="batch", encoder_weights=2, decoder_weights=10, classes=5)
+    sizes = dict(d_model=2, d_state=4, length=3, encoder_weights=2, decoder_weights=10, classes=5)
+    shape = Shape(rates=[0.5], norm="batch", **sizes)
     parts = {p.part: p for p in count(shape, Constants(sigmoid_macs=4))}
     assert parts["encoder"] == Operations("encoder", 6, 6)
     assert parts["layer 0 ssm state"] == Operations("layer 0 ssm state", (2 * 8 + 1) * 6, 0)
