@@ -32,7 +32,7 @@ class Shape:
 
 
 CPU = [
-    Shape("the issue's shape: batch 4, L 1024, 2 x 256, bidirectional", 4, 1024, 256, 2, True),
+    Shape("small: batch 4, L 1024, 2 x 256, bidirectional", 4, 1024, 256, 2, True),
     Shape("cifar layers: batch 4, L 1024, 2 x 512, bidirectional", 4, 1024, 512, 2, True),
     Shape("pathx layers: batch 1, L 16384, 1 x 256, bidirectional", 1, 16384, 256, 1, True, dropout=0.0),
     Shape("wt103 layers: batch 1, L 8192, 1 x 1024, causal", 1, 8192, 1024, 1, False),

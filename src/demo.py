@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def commands(out: Path, quick: bool = False) -> dict[str, list[str]]:
     """What the demo runs, by name, as a user would type it after ``python``; ``quick``: only to see that it runs."""
-    number, test_number, epochs, refine = (200, 100, 1, 1) if quick else (3000, 500, 6, 30)
+    number, test_number, epochs, refine = (200, 100, 1, 1) if quick else (4000, 500, 8, 150)
     data = out / "dataset"
     name = f"mem-T1024-N(0.0,1.0)-{{}}-tau_{TAU}.pt"
     files = [str(data / f"{n}-{name.format(k)}") for n, k in (("training", number), ("test", test_number))]
