@@ -10,7 +10,7 @@ from .neurons import candidates, training_step
 from .rows import Row, rows_of
 from .timing import interleaved
 
-XLABEL = "neurons x steps, the other fixed"
+XLABEL = "steps, or neurons; the other is fixed"
 NAMES = ("eager SDN", "fused SDN", "sltt", "bptt", "naive loop", "SpikingJelly LIFNode")
 
 

@@ -76,13 +76,13 @@ def draw(rows: Sequence[Row], path: Path, title: str, xlabel: str) -> None:
         mine = sorted((row for row in rows if row.name == name), key=lambda row: row.x)
         style = {"linestyle": ":", "color": "gray"} if name.startswith("floor") else {"marker": "o"}
         axes[0, 0].loglog([r.x for r in mine], [r.milliseconds for r in mine], label=name, **style)
-        if known:
-            axes[0, 1].loglog([r.x for r in mine], [max(r.peak_mib or 0, 0.1) for r in mine], label=name, **style)
+        if known and not name.startswith("floor"):
+            axes[0, 1].loglog([r.x for r in mine], [max(r.peak_mib or 0, 0.1) for r in mine], **style)
     for ax, label in zip(axes[0], ("median ms", "peak MiB above the inputs"), strict=False):
         ax.set(xlabel=xlabel, ylabel=label)
         ax.grid(alpha=0.3, which="both")
-    axes[0, 0].legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=4, fontsize=8, frameon=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=140)

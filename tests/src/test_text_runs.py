@@ -128,6 +128,28 @@ def test_a_language_model_must_not_look_ahead(run_in: Run, novel: tuple[str, ...
         run_in("run", *novel, "model.layer.bidirectional=true")
 
 
+def test_a_language_model_is_evaluated_exported_and_writes(
+    run_in: Run, novel: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from models.spike import load
+    from src import evaluate, export, write
+
+    results = run_in("run", *novel, "trainer.max_epochs=6")
+    checkpoint = str(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert evaluate.main([checkpoint, "--out", str(tmp_path / "report")]) == 0
+    report = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert report["figures"]["ppl"] == pytest.approx(results["test/ppl"], rel=1e-4)
+    assert report["surrogate"]["changed_predictions"] is None
+    assert (tmp_path / "report" / "evaluation.html").is_file()
+    capsys.readouterr()
+    assert write.main([checkpoint, "--prompt", "a b", "--length", "12", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out.startswith("a b c")
+    file = tmp_path / "network.safetensors"
+    assert export.main([checkpoint, str(file)]) == 0
+    log_prob = load(file)(torch.tensor([[1, 2, 3]]))
+    torch.testing.assert_close(log_prob.exp().sum(-1), torch.ones(1, 3))
+
+
 @pytest.mark.slow
 def test_two_processes_read_the_rows_of_one(
     run_in: Run, tiny: tuple[str, ...], novel: tuple[str, ...], tmp_path: Path
