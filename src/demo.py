@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("dataset", "sdn", "digits-sdn", "digits-sltt"):  # what an earlier demo left
         shutil.rmtree(out / name, ignore_errors=True)
     start, seconds = time.perf_counter(), {}
-    steps = commands(out.resolve(), options.quick)
+    steps = commands(out if Path.cwd() == ROOT else out.resolve(), options.quick)
     for i, (name, command) in enumerate(steps.items(), 1):
         print(f"\n[{i}/{len(steps)}] {name}: python {shlex.join(command)}", flush=True)
         before = time.perf_counter()
