@@ -37,7 +37,7 @@ def test_the_reference_composition_is_our_network(bidirectional):
     ours(x)[0].square().sum().backward()
     theirs(x).square().sum().backward()
     for mine, other in zip(ours.layers, theirs.layers, strict=True):
-        close = {"rtol": 1e-5, "atol": 1e-7}  # the skip is apart there, and its weights are float32
+        close = {"rtol": 1e-5, "atol": 1e-6}  # the skip is apart there, and its weights are float32
         torch.testing.assert_close(mine.ln_vth.grad, other.ln_vth.grad.squeeze(1), **close)
         torch.testing.assert_close(mine.kernel.C.grad, other.C.grad, **close)
         torch.testing.assert_close(mine.mix.weight.grad, other.mix.weight.grad, **close)
