@@ -1,60 +1,24 @@
-"""Decoders: the backbone's output (B, L, d_model) -> logits, one set a sequence."""
+"""Decoders of a task: the modules of :mod:`models.spike.heads`, sized by the data set."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-from torch import Tensor, nn
-
-from sdn.errors import UserError
+from models.spike import heads
+from models.spike.heads import Mode, summarise
 
 from .base import Shapes
 
-Mode = Literal["pool", "last"]
+__all__ = ["RetrievalDecoder", "SequenceDecoder", "summarise"]
 
 
-def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
-    """(B, L, D) -> (B, D): the mean over time or the last step, of the first ``lengths`` (B,) steps if given."""
-    if lengths is None:
-        return h.mean(1) if mode == "pool" else h[:, -1]
-    lengths = lengths.to(h.device)
-    if mode == "last":
-        return h[torch.arange(len(h), device=h.device), lengths - 1]
-    inside = torch.arange(h.shape[1], device=h.device) < lengths.unsqueeze(1)
-    # masked_fill and not a product: whatever stands in the padding, NaN included, must not come through
-    return h.masked_fill(~inside.unsqueeze(-1), 0).sum(1) / lengths.unsqueeze(1).to(h.dtype)
-
-
-class _Decoder(nn.Module):
-    def __init__(self, mode: Mode, use_lengths: bool) -> None:
-        super().__init__()
-        if mode not in ("pool", "last"):
-            raise UserError(f"decoder.mode must be pool or last, not {mode!r}")
-        self.mode, self.use_lengths = mode, use_lengths
-
-    def summary(self, h: Tensor, lengths: Tensor | None) -> Tensor:
-        if self.use_lengths and lengths is None:
-            raise UserError("decoder.use_lengths is on but this data set gives no lengths; set it to false")
-        return summarise(h, self.mode, lengths if self.use_lengths else None)
-
-
-class SequenceDecoder(_Decoder):
+class SequenceDecoder(heads.SequenceDecoder):
     """(B, L, d_model) -> (B, d_output): summary over time, then a linear layer."""
 
     def __init__(self, data: Shapes, d_model: int, mode: Mode = "pool", use_lengths: bool = False) -> None:
-        super().__init__(mode, use_lengths)
-        self.output = nn.Linear(d_model, data.d_output)
-
-    def forward(self, h: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return self.output(self.summary(h, lengths))
+        super().__init__(d_model, data.d_output, mode, use_lengths)
 
 
-class RetrievalDecoder(_Decoder):
-    """(2B, L, d_model), first all first texts, then all second ones -> (B, d_output).
-
-    a, b: summaries of the two. logits = W2 gelu(W1 [a, b, a - b, a * b] + b1) + b2, or with [a, b] if not ``nli``.
-    """
+class RetrievalDecoder(heads.RetrievalDecoder):
+    """(2B, L, d_model), first all first texts, then all second ones -> (B, d_output)."""
 
     def __init__(
         self,
@@ -65,13 +29,4 @@ class RetrievalDecoder(_Decoder):
         nli: bool = True,
         d_hidden: int | None = None,
     ) -> None:
-        super().__init__(mode, use_lengths)
-        self.nli = nli
-        hidden = d_hidden or d_model
-        self.classifier = nn.Sequential(
-            nn.Linear((4 if nli else 2) * d_model, hidden), nn.GELU(), nn.Linear(hidden, data.d_output)
-        )
-
-    def forward(self, h: Tensor, lengths: Tensor | None = None) -> Tensor:
-        a, b = self.summary(h, lengths).chunk(2)
-        return self.classifier(torch.cat([a, b, a - b, a * b] if self.nli else [a, b], -1))
+        super().__init__(d_model, data.d_output, mode, use_lengths, nli, d_hidden)

@@ -1,15 +1,14 @@
-"""Encoders: what the data set delivers -> (B, L, d_model)."""
+"""Encoders of a task: what the data set delivers -> (B, L, d_model); the modules of :mod:`models.spike.heads`."""
 
 from __future__ import annotations
 
-from torch import nn
-
+from models.spike import heads
 from sdn.errors import UserError
 
 from .base import Shapes
 
 
-class LinearEncoder(nn.Linear):
+class LinearEncoder(heads.LinearEncoder):
     """x (B, L, d_input) -> x W^T + b, (B, L, d_model)."""
 
     def __init__(self, data: Shapes, d_model: int) -> None:
@@ -18,8 +17,8 @@ class LinearEncoder(nn.Linear):
         super().__init__(data.d_input, d_model)
 
 
-class EmbeddingEncoder(nn.Embedding):
-    """Token ids (B, L) -> (B, L, d_model), rows drawn from N(0, 1); the padding id has a row like any other."""
+class EmbeddingEncoder(heads.EmbeddingEncoder):
+    """Token ids (B, L) -> (B, L, d_model)."""
 
     def __init__(self, data: Shapes, d_model: int) -> None:
         if data.n_tokens is None:
