@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _PER_SHARD = 4096
 _GENERATED = 200_000
+_LEVELS = {14: "curv_contour_length_14", 9: "curv_contour_length_9", 6: "curv_baseline"}
 _HOW = (
     "download lra_release.gz (7.7 GB, https://storage.googleapis.com/long-range-arena/lra_release.gz) and put its "
     "pathfinder32 or pathfinder128 folder there, or set dataset.source=generated to have the images made here"
@@ -47,6 +48,7 @@ class Pathfinder(SequenceData):
     def __init__(
         self,
         resolution: int = 32,
+        contour_length: int = 14,
         center: bool = False,
         val_split: float = 0.1,
         test_split: float = 0.1,
@@ -60,6 +62,7 @@ class Pathfinder(SequenceData):
         """
         Args:
             resolution: 32 (Pathfinder), 64 or 128 (Path-X).
+            contour_length: dashes of the path between the dots, 14 as published, or 9 or 6, LRA's easier levels.
             center: map the grey values to [-1, 1].
             val_split, test_split: shares held out at random (``seed``).
             source: ``lra`` reads LRA's images, ``generated`` makes them, ``auto`` makes them if there are none.
@@ -72,8 +75,15 @@ class Pathfinder(SequenceData):
             raise UserError(f"dataset.source is auto, lra or generated, not {source!r}")
         if min(val_split, test_split) < 0 or val_split + test_split >= 1:
             raise UserError("dataset.val_split and dataset.test_split are shares that leave something to train on")
-        self.settings = generator.settings_for(resolution)
-        self.resolution, self.center, self.l_max = resolution, center, resolution**2
+        if contour_length not in _LEVELS:
+            raise UserError(f"dataset.contour_length is one of {', '.join(map(str, _LEVELS))}, not {contour_length}")
+        self.settings = generator.settings_for(resolution, contour_length)
+        self.level, self.resolution, self.center, self.l_max = (
+            _LEVELS[contour_length],
+            resolution,
+            center,
+            resolution**2,
+        )
         self.val_split, self.test_split = val_split, test_split
         self.source, self.n_samples, self.generator_seed = source, n_samples, generator_seed
         self.workers = workers or os.cpu_count() or 1
@@ -112,7 +122,7 @@ class Pathfinder(SequenceData):
         return 2 * x - 1 if self.center else x
 
     def _build(self) -> Path:
-        folder = self.data_dir / f"pathfinder{self.resolution}" / "curv_contour_length_14"
+        folder = self.data_dir / f"pathfinder{self.resolution}" / self.level
         if self.source == "generated" or (self.source == "auto" and not folder.exists()):
             return self._build_generated()
         metadata = sorted((folder / "metadata").glob("*.npy"), key=_number)

@@ -24,7 +24,7 @@ stand beside the published ones but are not the same measurement.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -61,15 +61,15 @@ _SETTINGS = {
 }
 
 
-def settings_for(resolution: int) -> PathfinderSettings:
-    """LRA's measures for this resolution.
+def settings_for(resolution: int, long_dashes: int = 14) -> PathfinderSettings:
+    """LRA's measures for this resolution, distractors being a third as long as the paths.
 
     Raises:
         UserError: there are none.
     """
     if resolution not in _SETTINGS:
         raise UserError(f"Pathfinder exists at resolutions {sorted(_SETTINGS)}, not {resolution}")
-    return _SETTINGS[resolution]
+    return replace(_SETTINGS[resolution], long_dashes=long_dashes, short_dashes=long_dashes // 3)
 
 
 @dataclass(frozen=True)

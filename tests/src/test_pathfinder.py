@@ -52,6 +52,17 @@ def test_labels_say_whether_a_path_joins_the_dots(resolution: int):
         assert joined(view, gap_of(view, settings)) == bool(view.label)
 
 
+@pytest.mark.parametrize("dashes", [6, 9])
+def test_easier_levels_have_shorter_paths(dashes: int):
+    settings = settings_for(32, dashes)
+    for index in range(40):
+        view = scene(settings, 3, index)
+        assert (np.bincount(view.paths)[:2] == dashes).all()
+        assert joined(view, gap_of(view, settings)) == bool(view.label)
+    with pytest.raises(UserError, match="14, 9, 6"):
+        Pathfinder(contour_length=7)
+
+
 @pytest.mark.parametrize("resolution", SIZES)
 def test_scenes_keep_their_measures(resolution: int):
     settings = settings_for(resolution)
