@@ -93,7 +93,9 @@ def confusion(predictions: ArrayLike, targets: ArrayLike, classes: int) -> Figur
     if classes <= 12:
         for (i, j), n in np.ndenumerate(counts):
             if n:
-                ax.text(j, i, str(n), ha="center", va="center", fontsize=7, color=INK)
+                ax.text(
+                    j, i, str(n), ha="center", va="center", fontsize=7, color="white" if n > counts.max() / 2 else INK
+                )
         ax.set(xticks=range(classes), yticks=range(classes))
     ax.set(xlabel="predicted", ylabel="true")
     figure.tight_layout()
