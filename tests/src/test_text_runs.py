@@ -142,11 +142,16 @@ def test_a_language_model_is_evaluated_exported_and_writes(
     assert report["surrogate"]["changed_predictions"] is None
     assert (tmp_path / "report" / "evaluation.html").is_file()
     capsys.readouterr()
-    assert write.main([checkpoint, "--prompt", "a b", "--length", "12", "--temperature", "0"]) == 0
-    assert capsys.readouterr().out.startswith("a b c")
+    assert write.main([checkpoint, "--prompt", "a b", "--length", "3", "--temperature", "0"]) == 0
+    written = capsys.readouterr().out
     file = tmp_path / "network.safetensors"
     assert export.main([checkpoint, str(file)]) == 0
-    log_prob = load(file)(torch.tensor([[1, 2, 3]]))
+    network, vocab = load(file), ["<eos>", *"abcdef"]
+    text = [1, 2]
+    for _ in range(3):
+        text.append(int(network(torch.tensor([text]))[0, -1].argmax()))
+    assert written.split() == [vocab[i] for i in text if i]
+    log_prob = network(torch.tensor([[1, 2, 3]]))
     torch.testing.assert_close(log_prob.exp().sum(-1), torch.ones(1, 3))
 
 
