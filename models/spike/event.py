@@ -142,8 +142,7 @@ class EventEngine:
 def _fold(norm: nn.Module, H: int) -> tuple[int, torch.Tensor, torch.Tensor, float]:
     """``(kind, scale, shift, eps)`` of a norm with fixed statistics."""
     if isinstance(norm, BatchNorm):
-        scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-        return 1, scale, norm.bias.double() - norm.running_mean.double() * scale, 0.0
+        return 1, *norm.folded(), 0.0
     if isinstance(norm, LayerNorm):
         return 2, norm.weight, norm.bias, norm.eps
     return 0, torch.ones(H), torch.zeros(H), 0.0

@@ -114,9 +114,9 @@ class _StepNorm(nn.Module):
             self.layer = nn.LayerNorm(norm.normalized_shape, norm.eps).to(norm.weight)
             self.layer.load_state_dict(norm.state_dict())
         elif isinstance(norm, BatchNorm):
-            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            self.register_buffer("scale", scale.detach())
-            self.register_buffer("shift", (norm.bias - norm.running_mean * scale).detach())
+            scale, shift = norm.folded()
+            self.register_buffer("scale", scale)
+            self.register_buffer("shift", shift)
         self.folded = isinstance(norm, BatchNorm)
 
     def forward(self, x: Tensor) -> Tensor:

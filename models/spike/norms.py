@@ -51,6 +51,12 @@ class _ChannelNorm(torch.autograd.Function):
 class BatchNorm(nn.BatchNorm1d):
     """Batch norm of every channel over ``(B, L)``; with ``mask (B, 1, L)`` over the positions where it is 1."""
 
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """``(scale, shift)``, each ``(H,)``: with its running statistics the norm is x scale + shift."""
+        scale = self.weight / torch.sqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None or not self.training:
             return super().forward(x)
