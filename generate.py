@@ -50,8 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     from rich.progress import Progress, TimeElapsedColumn
 
     from sdn.device import check_device
-    from sdn.laws import make_law
-    from sdn.simulate import Recipe, write
+    from sdn.fitting.laws import make_law
+    from sdn.fitting.simulate import Recipe, write
 
     law = make_law(args.law, args.mean, args.std, args.rho, args.noise)
     recipe = Recipe(args.name, args.number, args.timestep, law, args.tau, args.seed).check()

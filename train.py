@@ -26,7 +26,7 @@ from sdn.errors import door
 def main(argv: list[str] | None = None) -> int | None:
     argv = sys.argv[1:] if argv is None else argv
     if any(word == "--training" or word.startswith("--training=") for word in argv):
-        from sdn.fit_cli import main as fit
+        from sdn.fitting.cli import main as fit
 
         return fit(argv)
     if argv in (["--help"], ["-h"]):

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.functional import pad, smooth_l1_loss
 from torch.utils.data import DataLoader, Dataset
 
-from sdn.data import NeuronData
 from sdn.errors import door
-from sdn.fit import Fit, FitConfig
-from sdn.laws import make_law
-from sdn.simulate import Recipe, scan
+from sdn.fitting.data import NeuronData
+from sdn.fitting.fit import Fit, FitConfig
+from sdn.fitting.laws import make_law
+from sdn.fitting.simulate import Recipe, scan
 
 from .rows import rows_of, show
 from .timing import hardware, interleaved

@@ -1,7 +1,7 @@
 """One neuron: its equations, its fast kernels, and the surrogate dynamic network (SDN) that imitates it.
 
 The names below load on first use, so that ``import sdn`` costs nothing; functions live in the modules
-named after them (``sdn.reduce.reduce``, ``sdn.refine.refine``, ``sdn.ops.lif``).
+named after them (``sdn.fitting.reduce.reduce``, ``sdn.fitting.refine.refine``, ``sdn.ops.lif``).
 """
 
 from __future__ import annotations

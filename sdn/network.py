@@ -10,7 +10,7 @@ The first layer's window ends at t - 1, so mem_t depends on x_{t-k} .. x_{t-1} o
 What lies before the first input is zero: mem_0 comes from the biases alone.
 
 :class:`SDN` is what is fitted (193 weights at d = 8, k = 8); :class:`ReducedSDN` is the same function with everything
-linear multiplied out (153 weights), made by :func:`sdn.reduce.reduce` and used inside spiking networks.
+linear multiplied out (153 weights), made by :func:`sdn.fitting.reduce.reduce` and used inside spiking networks.
 """
 
 from __future__ import annotations

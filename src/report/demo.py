@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sdn.data import load
+from sdn.fitting.data import load
 from src.report import figures
 from src.report.page import Section, Table, data_uri, write_page
 

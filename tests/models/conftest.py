@@ -5,9 +5,9 @@ import torch
 @pytest.fixture
 def random_sdn():
     """Make neurons with an SDN of random weights."""
+    from sdn.fitting.reduce import reduce
     from sdn.network import SDN
     from sdn.neurons import SDNNeuron
-    from sdn.reduce import reduce
 
     def make(seed=0):
         torch.manual_seed(seed)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sdn.laws import make_law
-from sdn.simulate import Recipe, write
+from sdn.fitting.laws import make_law
+from sdn.fitting.simulate import Recipe, write
 
 
 @pytest.fixture

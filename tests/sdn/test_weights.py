@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from sdn import weights
 from sdn.errors import UserError
+from sdn.fitting.reduce import reduce
 from sdn.network import SDN, ReducedSDN, reduced_shapes
-from sdn.reduce import reduce
 from sdn.weights import load_reduced, pretrained_taus, save_reduced
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import generate
-from sdn import simulate
-from sdn.data import load
-from sdn.laws import make_law
+from sdn.fitting import simulate
+from sdn.fitting.data import load
+from sdn.fitting.laws import make_law
+from sdn.fitting.simulate import Recipe, scan, write
 from sdn.lif import lif_reference
-from sdn.simulate import Recipe, scan, write
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = ["-N", "50", "-T", "20"]
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sdn.errors import UserError
+from sdn.fitting.reduce import fold_batch_norm, fuse_encoder, reduce
 from sdn.network import SDN
-from sdn.reduce import fold_batch_norm, fuse_encoder, reduce
 
 
 @pytest.fixture(params=[{}, {"n_layers": 3}, {"d_model": 5, "kernel_size": 3, "n_layers": 2}], ids=str)

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from sdn import card, window
-from sdn.construct import construct
+from sdn.fitting import card, window
+from sdn.fitting.construct import construct
 from sdn.lif import lif_reference
 from sdn.weights import load_reduced, pretrained_path, pretrained_taus, save_reduced
 

@@ -47,11 +47,11 @@ def main(argv: list[str] | None = None) -> int:
     given = vars(parser().parse_args(["--help"] if {"-h", "--help"} & set(argv) else argv))
     from loguru import logger
 
+    from ..device import check_device
+    from ..errors import UserError
     from .data import load
-    from .device import check_device
-    from .errors import UserError
     from .fit import FitConfig
-    from .fit_run import LAST, finished, resume_state, run
+    from .run import LAST, finished, resume_state, run
 
     save, resume = given.pop("save"), given.pop("resume")
     if resume and save and Path(save).resolve() != Path(resume).resolve():

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from ..errors import UserError
+from ..files import atomic_path
+from ..lif import check_tau
+from ..network import SDN
 from .archive import read_archive
-from .errors import UserError
-from .files import atomic_path
-from .lif import check_tau
-from .network import SDN
 
 FORMAT, VERSION = "sdn-checkpoint", 1
 _SIZES = ("d_model", "kernel_size", "n_layers")

@@ -3,7 +3,7 @@
 SmoothL1 loss, AdamW, one cosine of the learning rate over the whole fit. The data stay in memory as tensors and a
 batch is one indexing operation. Everything random is a function of (seed, epoch), so from the state after an epoch
 a resumed fit repeats the interrupted epoch and ends, on the CPU, with the bits of one that was never stopped.
-The files of a fit are the business of :mod:`sdn.fit_run`.
+The files of a fit are the business of :mod:`sdn.fitting.run`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from ..errors import UserError
+from ..network import SDN
 from .data import NeuronData
-from .errors import UserError
 from .metrics import SpikeMetrics, SpikeScore
-from .network import SDN
 
 # Share of the training sequences kept for validation.
 VALIDATION = 0.1

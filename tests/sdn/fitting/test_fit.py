@@ -12,15 +12,16 @@ import pytest
 import torch
 
 import train
-from sdn import fit_run, plots
-from sdn.checkpoint import load_checkpoint, load_sdn
-from sdn.data import load
 from sdn.errors import UserError
-from sdn.fit import Fit, FitConfig
+from sdn.fitting import plots
+from sdn.fitting import run as fit_run
+from sdn.fitting.checkpoint import load_checkpoint, load_sdn
+from sdn.fitting.data import load
+from sdn.fitting.fit import Fit, FitConfig
 from sdn.network import SDN
 from sdn.weights import load_reduced
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OUTPUTS = {
     "exp.log",
     "metrics.csv",
@@ -366,7 +367,7 @@ def test_help_names_both_jobs_at_once():
 
 def test_door_sends_each_job_to_its_module(monkeypatch):
     calls = []
-    monkeypatch.setattr("sdn.fit_cli.main", lambda argv: calls.append(argv))
+    monkeypatch.setattr("sdn.fitting.cli.main", lambda argv: calls.append(argv))
     for argv in (["--training", "f"], ["--lr", "1", "--training=f"]):
         train.main(argv)
     assert calls == [["--training", "f"], ["--lr", "1", "--training=f"]]

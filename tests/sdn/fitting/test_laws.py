@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sdn.errors import UserError
-from sdn.laws import LAWS, make_law
+from sdn.fitting.laws import LAWS, make_law
 
 
 def draw(rows=400, length=500, **law):

@@ -23,12 +23,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from ..errors import UserError
+from ..files import atomic_path
+from ..lif import check_tau, lif_reference
 from .archive import open_archive
 from .data import DTYPES, FORMAT, VERSION, file_name
-from .errors import UserError
-from .files import atomic_path
 from .laws import Law
-from .lif import check_tau, lif_reference
 
 try:
     import numba

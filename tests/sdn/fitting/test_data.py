@@ -3,8 +3,8 @@ import zipfile
 import pytest
 import torch
 
-from sdn.data import load
 from sdn.errors import UserError
+from sdn.fitting.data import load
 from sdn.lif import lif_reference
 
 

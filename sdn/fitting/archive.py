@@ -23,7 +23,7 @@ from typing import IO
 
 import torch
 
-from .errors import UserError
+from ..errors import UserError
 
 # What torch.save uses, so that a mapped tensor starts on a cache line.
 _ALIGNMENT = 64

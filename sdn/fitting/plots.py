@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from ..files import atomic_path
 from .data import NeuronData
-from .files import atomic_path
 
 _TRUE, _PREDICTED, _INPUT = "#1b6ca8", "#d1495b", "#8a8f98"
 

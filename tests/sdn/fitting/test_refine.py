@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from sdn import metrics
-from sdn.construct import construct
 from sdn.errors import UserError
-from sdn.laws import make_law
+from sdn.fitting import metrics
+from sdn.fitting.construct import construct
+from sdn.fitting.laws import make_law
+from sdn.fitting.reduce import reduce
+from sdn.fitting.refine import _draw, _Net, main, refine
+from sdn.fitting.simulate import Recipe, scan, write
 from sdn.network import SDN
-from sdn.reduce import reduce
-from sdn.refine import _draw, _Net, main, refine
-from sdn.simulate import Recipe, scan, write
 from sdn.weights import load_reduced, save_reduced
 
 

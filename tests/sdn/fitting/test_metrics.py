@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from sdn.fitting.metrics import SpikeMetrics, baselines, evaluate, no_memory, truncated
 from sdn.lif import lif_reference
-from sdn.metrics import SpikeMetrics, baselines, evaluate, no_memory, truncated
 
 
 def test_figures_by_hand():

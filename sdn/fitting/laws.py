@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import UserError
+from ..errors import UserError
 
 #: law -> (default mean, default std, its extra parameter and the default of that)
 LAWS: dict[str, tuple[float, float, str | None, float]] = {

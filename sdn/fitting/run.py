@@ -29,16 +29,16 @@ from loguru import logger
 from torch import Tensor
 from tqdm import tqdm
 
+from ..errors import UserError
+from ..files import write_text
+from ..network import ReducedSDN
+from ..weights import save_reduced
 from .checkpoint import load_checkpoint, load_sdn, save_checkpoint
 from .data import NeuronData
-from .errors import UserError
-from .files import write_text
 from .fit import Fit, FitConfig, figures
 from .metrics import evaluate, no_memory, truncated
-from .network import ReducedSDN
 from .reduce import reduce
 from .refine import refine
-from .weights import save_reduced
 
 LAST, BEST, REDUCED, REPORT = "last_checkpoint.pth", "best_checkpoint.pth", "sdn.safetensors", "report.json"
 

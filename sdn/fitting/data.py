@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+from ..lif import check_tau, lif_reference
 from .archive import read_archive
-from .errors import UserError
 from .laws import Law
-from .lif import check_tau, lif_reference
 
 FORMAT, VERSION = "sdn-data", 1
 DTYPES: dict[str, torch.dtype] = {"input": torch.float32, "mem": torch.float32, "spike": torch.uint8}

@@ -20,9 +20,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import UserError
-from .lif import check_tau
-from .network import ReducedSDN
+from ..errors import UserError
+from ..lif import check_tau
+from ..network import ReducedSDN
 
 
 def construct(

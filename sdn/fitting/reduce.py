@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .network import SDN, ReducedSDN, _suffix
+from ..network import SDN, ReducedSDN, _suffix
 
 
 def fuse_encoder(encoder: nn.Conv1d, depthwise: nn.Conv1d) -> Tensor:

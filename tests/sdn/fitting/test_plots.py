@@ -1,7 +1,7 @@
 import torch
 
-from sdn import plots
-from sdn.data import load
+from sdn.fitting import plots
+from sdn.fitting.data import load
 
 
 def test_pictures_are_drawn(data_file, tmp_path):
