@@ -1,3 +1,3 @@
-"""The version of the whole repository; one place, read by the package and by every file that states where it came from."""
+"""The version of the repository, in one place."""
 
 __version__ = "0.2.0"

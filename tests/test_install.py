@@ -69,7 +69,7 @@ def _build(folder: Path, *options: str) -> Path:
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path):
-    """Installed without dependencies beside those of this environment, it streams where the checkout is out of sight."""
+    """Installed beside this environment's packages it streams where the checkout is out of sight."""
     pytest.importorskip("setuptools")
     wheel = _build(tmp_path, "--no-build-isolation")
     target = tmp_path / "site"
@@ -96,3 +96,10 @@ def test_a_fresh_environment(tmp_path):
     work.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     assert "streamed" in _stream(python, work, environment)
+
+
+def test_one_version_everywhere():
+    from sdn import __version__
+
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

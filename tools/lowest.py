@@ -1,4 +1,4 @@
-"""Are the stated minima true? Install the lowest version that every requirement admits and run the quick tests with them.
+"""Are the stated minima true? Install the lowest version each requirement admits and run the quick tests with them.
 
     python tools/lowest.py .venv-lowest            then the whole quick test run
     python tools/lowest.py .venv-lowest tests/sdn  only these tests
