@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sdn.errors import UserError
 
+from . import fused
 from .norms import make_norm
 from .ss4d import SS4D, Recurrence
 from .state import State
@@ -88,6 +89,8 @@ class SpikingSSM(nn.Module):
             self._refuse_training()
             if mask is not None:
                 raise UserError("a state continues equally long chunks; leave out lengths, or turn mask_padding off")
+        if state is None and fused.ready(self, x):
+            return fused.run(self, x, None if mask is None else lengths, rate), None
         x, after = x.transpose(1, 2).contiguous(), []
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             u = _normed(norm, x, mask) if self.prenorm else x
