@@ -260,34 +260,28 @@ def transform_back(buf, n, factors, begin, tw, whole):
 
 
 @jit
-def spectra(first, last, kernel, out, n, factors, begin, tw) -> None:
-    """Transforms of circular kernels ``(H, n)``, divided by n, for channel blocks ``first`` to ``last`` of ``out``."""
-    buf, scale = np.zeros(n * STEP, kernel.dtype), kernel.dtype.type(1) / kernel.dtype.type(n)
+def spectra(first, last, kernels, n, factors, begin, tw) -> None:
+    """Circular kernels of channel blocks ``first`` to ``last`` become their spectra, divided by n."""
+    scale = splat(kernels.dtype.type(1) / kernels.dtype.type(n))
     for block in range(first, last):
-        for p in range(n):
-            for lane in range(WIDTH):
-                buf[p * STEP + lane] = kernel[(block * WIDTH + lane) * n + p] * scale
-                buf[p * STEP + WIDTH + lane] = 0
+        buf = kernels[block * n * STEP : (block + 1) * n * STEP]
         transform(buf, n, factors, begin, tw, True)
-        base = block * n * STEP
-        for i in range(n * STEP):
-            out[base + i] = buf[i]
+        for i in range(0, n * STEP, WIDTH):
+            store(buf, i, load(buf, i) * scale)
 
 
 @jit
-def kernels(first, last, sums, parts, blocks, out, n, factors, begin, tw) -> None:
-    """Sum the ``parts`` of spectra, transform back, and write the real parts to ``out (H, n)``, divided by n."""
-    buf, scale = np.empty(n * STEP, out.dtype), out.dtype.type(1) / out.dtype.type(n)
+def kernels(first, last, sums, parts, blocks, n, factors, begin, tw) -> None:
+    """Add up the ``parts`` of spectra into the first, and transform back, divided by n."""
+    scale = splat(sums.dtype.type(1) / sums.dtype.type(n))
     for block in range(first, last):
-        for i in range(n * STEP):
-            value = sums[block * n * STEP + i]
+        buf = sums[block * n * STEP : (block + 1) * n * STEP]
+        for i in range(0, n * STEP, WIDTH):
+            value = load(buf, i)
             for part in range(1, parts):
-                value += sums[(part * blocks + block) * n * STEP + i]
-            buf[i] = value
+                value = value + load(sums, (part * blocks + block) * n * STEP + i)
+            store(buf, i, value * scale)
         transform_back(buf, n, factors, begin, tw, True)
-        for lane in range(WIDTH):
-            for p in range(n):
-                out[(block * WIDTH + lane) * n + p] = buf[p * STEP + lane] * scale
 
 
 # ---------------------------------------------------------------------------------------------- convolution and neuron

@@ -44,7 +44,7 @@ def fftconv(u: Tensor, k: Tensor, D: Tensor | None = None) -> Tensor:
     if torch.compiler.is_compiling():
         n = fft_size(u.shape[-1])
         with torch.autocast(u.device.type, enabled=False):
-            spectrum = torch.fft.rfft(u.to(k.dtype), n) * torch.fft.rfft(circular(k, D, n))
+            spectrum = torch.fft.rfft(u.to(k.dtype), n) * torch.fft.rfft(_circular(k, D, n))
             return torch.fft.irfft(spectrum, n)[..., : u.shape[-1]].contiguous()
     return _FFTConv.apply(u, k, D)
 
@@ -57,7 +57,7 @@ class _FFTConv(torch.autograd.Function):
         kf = torch.empty(k.shape[1], n // 2 + 1, dtype=k.dtype.to_complex(), device=k.device)
         y = torch.empty(u.shape, dtype=k.dtype, device=u.device)
         for channels, some_rows in _pieces(u, n):
-            kf[channels] = torch.fft.rfft(circular(k[:, channels], None if D is None else D[channels], n))
+            kf[channels] = torch.fft.rfft(_circular(k[:, channels], None if D is None else D[channels], n))
             for rows in some_rows:
                 uf = torch.fft.rfft(u[rows, channels].to(k.dtype), n)
                 y[rows, channels] = torch.fft.irfft(uf.mul_(kf[channels]), n)[..., :L]
@@ -84,12 +84,12 @@ class _FFTConv(torch.autograd.Function):
                 if need_u:
                     grad_u[rows, channels] = torch.fft.irfft(gf.mul_(kf_conj), n)[..., :L]
             if need_k:
-                from_circular(torch.fft.irfft(grad_kf, n), grad_k[:, channels])
+                _from_circular(torch.fft.irfft(grad_kf, n), grad_k[:, channels])
         # k and D meet at lag 0 of the first direction.
         return grad_u, grad_k, grad_k[0, :, 0].clone() if need_k and ctx.skip else None
 
 
-def circular(k: Tensor, D: Tensor | None, n: int) -> Tensor:
+def _circular(k: Tensor, D: Tensor | None, n: int) -> Tensor:
     """The circular kernel ``(H, n)`` of the module's head."""
     L = k.shape[-1]
     out = k.new_zeros(k.shape[1], n)
@@ -101,8 +101,8 @@ def circular(k: Tensor, D: Tensor | None, n: int) -> Tensor:
     return out
 
 
-def from_circular(circular: Tensor, k: Tensor) -> None:
-    """Write the parts of ``circular (H, n)`` to where :func:`circular` took them from, ``k (1 or 2, H, L)``."""
+def _from_circular(circular: Tensor, k: Tensor) -> None:
+    """Write the parts of ``circular (H, n)`` to where :func:`_circular` took them from, ``k (1 or 2, H, L)``."""
     L, n = k.shape[-1], circular.shape[-1]
     k[0] = circular[:, :L]
     if k.shape[0] == 2:

@@ -24,8 +24,9 @@ from sdn import kernels
 from sdn.kernels.threads import spread
 from sdn.neurons import LIF
 
-from .fftconv import circular, from_circular
+from .kernel import power_table
 from .norms import BatchNorm, LayerNorm, NoNorm
+from .s4d import S4DKernel, S4DKernelB
 from .ss4d import SS4D
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 try:
     from sdn.kernels.simd import WIDTH
 
-    from . import conv_kernels, mix_kernels, norm_kernels
+    from . import conv_kernels, mix_kernels, mode_kernels, norm_kernels
 except ImportError:  # no numba: sdn.kernels says so where neurons run without it
     WIDTH = 0
 
@@ -52,11 +53,15 @@ def ready(model: SpikingSSM, x: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
         return False
-    if kernels.chosen() != "auto" or model.d_model % WIDTH or model.d_model >= _WIDEST or _forward_mode(x):
+    if kernels.chosen() != "auto" or not _fits(model.d_model) or _forward_mode(x):
         return False
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
     return all(map(_plain_layer, model.layers)) and all(map(_plain_norm, model.norms)) and _same_type(model, x.dtype)
+
+
+def _fits(H: int) -> bool:
+    return H % WIDTH == 0 and 2 * WIDTH <= H < _WIDEST
 
 
 def _forward_mode(x: Tensor) -> bool:
@@ -72,10 +77,10 @@ def _watched(module: nn.Module) -> bool:
 def _plain_layer(layer: nn.Module) -> bool:
     if type(layer) is not SS4D or type(layer.neuron) is not LIF:
         return False
-    neuron = layer.neuron
+    neuron, kernel = layer.neuron, layer.kernel
     if isinstance(neuron.tau, Tensor) or isinstance(neuron.u_r, Tensor):
         return False
-    return not any(map(_watched, (layer, neuron, layer.mix)))
+    return type(kernel) in (S4DKernel, S4DKernelB) and not any(map(_watched, (layer, neuron, kernel, layer.mix)))
 
 
 def _plain_norm(norm: nn.Module) -> bool:
@@ -113,15 +118,17 @@ def run(model: SpikingSSM, x: Tensor, lengths: Tensor | None, rate: float) -> Te
     steps = np.full(B, L) if lengths is None else lengths.clamp(0, L).cpu().numpy().astype(np.int64)
     for layer, norm in zip(model.layers, model.norms, strict=True):
         inv_vth, mix, neuron = layer._inv_vth(), layer.mix, layer.neuron
-        k = layer.kernel(L, rate, inv_vth)
-        D = layer.D if inv_vth is None else layer.D * inv_vth
+        dtA, B_bar, C = layer.kernel.discretise(rate)
+        coef, D = C * B_bar, layer.D
+        if inv_vth is not None:
+            coef, D = coef * inv_vth.unsqueeze(-1), D * inv_vth
         before, after = mix._channel_mask(x[:, 0]), mix._channel_mask(x[:, 0])
         through_time = neuron.gradient == "bptt"
         options = _Options(
             norm, model.prenorm, steps, neuron.tau, neuron.u_r, neuron.reset == "soft", through_time, 1 - mix.dropout
         )
         weight, bias = (None, None) if isinstance(norm, NoNorm) else (norm.weight, norm.bias)
-        x = _Layer.apply(x, k, D, mix.weight.squeeze(-1), mix.bias, weight, bias, before, after, options)
+        x = _Layer.apply(x, coef, dtA, D, mix.weight.squeeze(-1), mix.bias, weight, bias, before, after, options)
     return x
 
 
@@ -130,7 +137,8 @@ class _Layer(torch.autograd.Function):
     def forward(
         ctx,
         x: Tensor,
-        k: Tensor,
+        coef: Tensor,
+        dtA: Tensor,
         D: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -142,8 +150,8 @@ class _Layer(torch.autograd.Function):
     ) -> Tensor:
         norm = _norm(options, norm_weight, norm_bias)
         signal = norm.forward(x) if options.prenorm else x
-        conv = _Convolution(x.shape, x.dtype, k.shape[0], options)
-        potential = conv.forward(signal, k, D)
+        conv = _Convolution(x.shape, x.dtype, options)
+        potential = conv.forward(signal, coef.detach(), dtA.detach(), D)
         y = _mix_forward(x, potential, weight, bias, before, after, options)
         out = y if options.prenorm else norm.forward(y)
         ctx.save_for_backward(x, signal, potential, y, weight, bias, norm_weight, norm_bias, before, after, *norm.kept)
@@ -160,10 +168,10 @@ class _Layer(torch.autograd.Function):
         if not options.prenorm:
             grad, by_norm = norm.backward(grad, y, None)
         at_s, by_weight, by_bias = _mix_backward(grad, potential, weight, bias, before, after, options)
-        at_u, by_k, by_D = conv.backward(at_s, signal, potential, None if options.prenorm else grad)
+        at_u, *by_kernel = conv.backward(at_s, signal, potential, None if options.prenorm else grad)
         if options.prenorm:
             at_u, by_norm = norm.backward(at_u, x, grad)
-        return at_u, by_k, by_D, by_weight, by_bias, *by_norm, None, None, None
+        return at_u, *by_kernel, by_weight, by_bias, *by_norm, None, None, None
 
 
 def _new(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -181,34 +189,37 @@ def _shares() -> int:
 
 
 class _Convolution:
-    """Convolution and neuron; see :mod:`models.spike.conv_kernels`."""
+    """Kernel, convolution and neuron; see :mod:`models.spike.mode_kernels` and :mod:`models.spike.conv_kernels`."""
 
-    def __init__(self, shape: torch.Size, dtype: torch.dtype, directions: int, options: _Options) -> None:
-        self.shape, self.directions, self.options = shape, directions, options
+    def __init__(self, shape: torch.Size, dtype: torch.dtype, options: _Options) -> None:
+        self.shape, self.options = shape, options
         B, L, H = shape
         self.real = np.dtype(np.float64 if dtype == torch.float64 else np.float32).type
         self.n = conv_kernels.size(L)
         self.sizes = (L, H, self.n, *conv_kernels.plan(self.n, self.real))
         self.pairs, self.blocks = (B + 1) // 2, H // WIDTH
 
-    def forward(self, signal: Tensor, k: Tensor, D: Tensor) -> Tensor:
-        options, plan = self.options, self.sizes[2:]
-        circle = _flat(circular(k.detach(), D.detach(), self.n))
+    def forward(self, signal: Tensor, coef: Tensor, dtA: Tensor, D: Tensor) -> Tensor:
+        (_, L, _), options, (c, _, N) = self.shape, self.options, coef.shape
+        powers = power_table(dtA, max(L, 2 * mode_kernels.SEGMENT)).numpy()  # (H, levels, N)
+        self.coef, self.modes = coef, (c, N, powers.shape[1], L, self.n)
+        self.table = mode_kernels.lanes(np.moveaxis(powers, 1, 0))  # (levels, blocks, N, 2, WIDTH)
+        self.table = np.moveaxis(self.table.reshape(powers.shape[1], self.blocks, N, -1), 0, 2).reshape(-1)
         self.spectrum = np.empty(self.blocks * self.n * conv_kernels.STEP, self.real)
-        spread(conv_kernels.spectra, self.blocks, 1, circle, self.spectrum, *plan)
+        arrays = self.table, mode_kernels.lanes((2 * coef).numpy()), _flat(D), self.spectrum
+        spread(mode_kernels.kernel, self.blocks, 1, *arrays, *self.modes)
+        spread(conv_kernels.spectra, self.blocks, 1, self.spectrum, *self.sizes[2:])
         out = _new(*self.shape, dtype=signal.dtype)
         numbers = (self.real(options.tau), self.real(options.u_r), options.soft)
         arrays = (_flat(signal), options.lengths, self.spectrum, _flat(out))
         spread(conv_kernels.forward, self.blocks * self.pairs, 1, *arrays, *numbers, *self.sizes)
         return out
 
-    def backward(
-        self, grad: Tensor, signal: Tensor, potential: Tensor, base: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """``grad``, at the spikes, is overwritten by what is returned."""
-        (_, L, H), options, plan, n = self.shape, self.options, self.sizes[2:], self.n
+    def backward(self, grad: Tensor, signal: Tensor, potential: Tensor, base: Tensor | None) -> tuple[Tensor, ...]:
+        """Gradients at the signal (it overwrites ``grad``, that at the spikes), coef, dtA and D."""
+        options, (c, N, *_), H = self.options, self.modes, self.shape[2]
         parts = min(self.pairs, -(-_shares() // self.blocks))
-        sums = np.empty(parts * self.blocks * n * conv_kernels.STEP, self.real)
+        sums = np.empty(parts * self.blocks * self.n * conv_kernels.STEP, self.real)
         spread(
             conv_kernels.backward,
             self.blocks * parts,
@@ -229,10 +240,12 @@ class _Convolution:
             options.through_time,
             *self.sizes,
         )
-        circle, by_k = _new(H, n, dtype=grad.dtype), _new(H, self.directions, L, dtype=grad.dtype).transpose(0, 1)
-        spread(conv_kernels.kernels, self.blocks, 1, sums, parts, self.blocks, _flat(circle), *plan)
-        from_circular(circle, by_k)
-        return grad, by_k, by_k[0, :, 0].clone()  # k and D meet at lag 0 of the first direction
+        spread(conv_kernels.kernels, self.blocks, 1, sums, parts, self.blocks, *self.sizes[2:])
+        found = np.empty(c * 2 * H * 2 * N, self.real)
+        spread(mode_kernels.moments, self.blocks, 1, sums, self.table, found, *self.modes)
+        zeroth, first = torch.from_numpy(mode_kernels.channels(found, c, 2, H, N)).unbind(1)
+        by_D = sums[: self.blocks * self.n * conv_kernels.STEP].reshape(self.blocks, -1)[:, :WIDTH].reshape(-1)
+        return grad, (2 * zeroth).conj(), (2 * first * self.coef).sum(0).conj(), torch.from_numpy(by_D.copy())
 
 
 def _masks(before: Tensor | None, after: Tensor | None, x: Tensor, keep: float) -> tuple:

@@ -152,35 +152,53 @@ def _add(array, at, value):
 
 @jit
 def _product(tile, width, panel, at, depth, row, out, to, stride, rows, keep, masked, mask):
-    """TILE rows of the tile times one panel ``(depth, WIDTH)`` of W, masked, to rows of ``out``."""
+    """TILE rows of the tile times two panels ``(depth, WIDTH)`` of W, masked, to rows of ``out``."""
     zero = splat(tile.dtype.type(0))
-    c0, c1, c2, c3, c4, c5, c6, c7 = zero, zero, zero, zero, zero, zero, zero, zero
+    a0, a1, a2, a3, a4, a5, a6, a7 = zero, zero, zero, zero, zero, zero, zero, zero
+    b0, b1, b2, b3, b4, b5, b6, b7 = zero, zero, zero, zero, zero, zero, zero, zero
+    other = at + depth * WIDTH
     for k in range(depth):
-        w, i = load(panel, at + k * WIDTH), row + k
-        c0 = fma(splat(tile[i]), w, c0)
-        c1 = fma(splat(tile[i + width]), w, c1)
-        c2 = fma(splat(tile[i + 2 * width]), w, c2)
-        c3 = fma(splat(tile[i + 3 * width]), w, c3)
-        c4 = fma(splat(tile[i + 4 * width]), w, c4)
-        c5 = fma(splat(tile[i + 5 * width]), w, c5)
-        c6 = fma(splat(tile[i + 6 * width]), w, c6)
-        c7 = fma(splat(tile[i + 7 * width]), w, c7)
-    m = load(keep, mask) if masked else splat(tile.dtype.type(1))
-    store(out, to, c0 * m)
+        v, w, i = load(panel, at + k * WIDTH), load(panel, other + k * WIDTH), row + k
+        x = splat(tile[i])
+        a0, b0 = fma(x, v, a0), fma(x, w, b0)
+        x = splat(tile[i + width])
+        a1, b1 = fma(x, v, a1), fma(x, w, b1)
+        x = splat(tile[i + 2 * width])
+        a2, b2 = fma(x, v, a2), fma(x, w, b2)
+        x = splat(tile[i + 3 * width])
+        a3, b3 = fma(x, v, a3), fma(x, w, b3)
+        x = splat(tile[i + 4 * width])
+        a4, b4 = fma(x, v, a4), fma(x, w, b4)
+        x = splat(tile[i + 5 * width])
+        a5, b5 = fma(x, v, a5), fma(x, w, b5)
+        x = splat(tile[i + 6 * width])
+        a6, b6 = fma(x, v, a6), fma(x, w, b6)
+        x = splat(tile[i + 7 * width])
+        a7, b7 = fma(x, v, a7), fma(x, w, b7)
+    m, n = splat(tile.dtype.type(1)), splat(tile.dtype.type(1))
+    if masked:
+        m, n = load(keep, mask), load(keep, mask + WIDTH)
+    _two(out, to, a0 * m, b0 * n)
     if rows > 1:
-        store(out, to + stride, c1 * m)
+        _two(out, to + stride, a1 * m, b1 * n)
     if rows > 2:
-        store(out, to + 2 * stride, c2 * m)
+        _two(out, to + 2 * stride, a2 * m, b2 * n)
     if rows > 3:
-        store(out, to + 3 * stride, c3 * m)
+        _two(out, to + 3 * stride, a3 * m, b3 * n)
     if rows > 4:
-        store(out, to + 4 * stride, c4 * m)
+        _two(out, to + 4 * stride, a4 * m, b4 * n)
     if rows > 5:
-        store(out, to + 5 * stride, c5 * m)
+        _two(out, to + 5 * stride, a5 * m, b5 * n)
     if rows > 6:
-        store(out, to + 6 * stride, c6 * m)
+        _two(out, to + 6 * stride, a6 * m, b6 * n)
     if rows > 7:
-        store(out, to + 7 * stride, c7 * m)
+        _two(out, to + 7 * stride, a7 * m, b7 * n)
+
+
+@jit
+def _two(out, to, a, b):
+    store(out, to, a)
+    store(out, to + WIDTH, b)
 
 
 @jit
@@ -253,7 +271,8 @@ def backward(
                     if often[h]:
                         _add(mine, h * 2 * H + column, _sum1(tile, column, width, times, h * ROWS, often[h]) * factor)
                 column += WIDTH
-            for column in range(0, H, WIDTH):
+            for pair in range(0, H, 2 * WIDTH):
+                column = min(pair, H - 2 * WIDTH)  # of an odd number of panels the last but one is done twice
                 for r in range(0, rows, TILE):
                     _product(
                         tile, width, panels, column * 2 * H, 2 * H, r * width, out, base + r * H + column, H, rows - r,
