@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from models.spike.heads import encode
 from sdn.errors import UserError
 from src import random_state
 from src.dataloaders.base import SequenceData
@@ -74,8 +75,8 @@ class SequenceModule(pl.LightningModule):
     def forward(self, x: Tensor, z: Mapping[str, Any] | None = None) -> Tensor:
         """x as the data set delivers it and its ``z`` -> the decoder's output, e.g. logits (B, C)."""
         z = z or {}
-        lengths = z.get("lengths")
-        h, _ = self.backbone(self.encoder(x), lengths=lengths, rate=float(z.get("rate", 1.0)))
+        x, lengths = encode(self.encoder, x, z.get("lengths"))
+        h, _ = self.backbone(x, lengths=lengths, rate=float(z.get("rate", 1.0)))
         return self.decoder(h, lengths=lengths) if self._decodes_lengths else self.decoder(h)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

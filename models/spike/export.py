@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from sdn.errors import UserError
 from sdn.files import atomic_path
 
-from .heads import LinearEncoder, SequenceDecoder
+from .heads import LinearEncoder, SequenceDecoder, refuse_windows
 from .network import Network
 from .norms import BatchNorm, LayerNorm
 
@@ -45,6 +45,7 @@ class StepGraph(nn.Module):
         super().__init__()
         if not isinstance(network.decoder, SequenceDecoder):
             raise UserError("only networks with a sequence decoder can be exported as a step")
+        refuse_windows(network.encoder)
         backbone = network.backbone
         constants = backbone.recurrence()
         self.n_layers, self.prenorm, self.d_model = len(backbone.layers), backbone.prenorm, backbone.d_model
