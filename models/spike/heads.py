@@ -51,6 +51,7 @@ class ConvEncoder(nn.Module):
         kernel: int = 8,
         stride: int = 4,
         dropout: float = 0.0,
+        jitter: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= stride <= kernel:
@@ -61,14 +62,20 @@ class ConvEncoder(nn.Module):
             raise UserError(f"d_embed must be at least 1, not {d_embed}")
         if not 0 <= dropout < 1:
             raise UserError(f"the encoder's dropout must be at least 0 and below 1, not {dropout}")
-        self.kernel, self.stride, self.dropout = kernel, stride, dropout
+        if jitter and kernel < 2 * stride - 1:
+            raise UserError(
+                f"jitter moves windows by up to stride - 1 samples, so kernel must be at least 2 stride - 1 "
+                f"= {2 * stride - 1} for none to be lost, not {kernel}"
+            )
+        self.kernel, self.stride, self.dropout, self.jitter = kernel, stride, dropout, jitter
         self.embed = None if n_tokens is None else nn.Embedding(n_tokens, d_embed)
         self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, stride)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Ids (B, L) or samples (B, L, d_input), of which the first ``lengths (B,)`` count -> (B, ⌈L / stride⌉, D).
 
-        In training each sample is silenced with probability ``dropout``, all its channels at once.
+        In training each sample is silenced with probability ``dropout``, all its channels at once, and with ``jitter``
+        the windows of a batch lie 0 to stride - 1 samples later, at random: where a word falls into them is chance.
         """
         B, L = x.shape[:2]
         e = x if self.embed is None else self.embed(x)
@@ -78,7 +85,8 @@ class ConvEncoder(nn.Module):
         if self.training and self.dropout:
             keep = 1 - self.dropout
             e = e * (torch.bernoulli(e.new_full((B, L, 1), keep)) / keep)
-        e = F.pad(e.transpose(1, 2), (self.kernel - self.stride, -L % self.stride))
+        late = int(torch.randint(self.stride, ())) if self.training and self.jitter else 0
+        e = F.pad(e.transpose(1, 2), (self.kernel - self.stride - late, -L % self.stride + late))
         return self.conv(e).transpose(1, 2)
 
     def shorten(self, lengths: Tensor | int) -> Tensor | int:

@@ -37,6 +37,7 @@ class ConvEncoder(heads.ConvEncoder):
         kernel: int = 8,
         stride: int = 4,
         dropout: float = 0.0,
+        jitter: bool = False,
     ) -> None:
         d_input = data.d_input if data.n_tokens is None else None
-        super().__init__(d_model, data.n_tokens, d_input, d_embed, kernel, stride, dropout)
+        super().__init__(d_model, data.n_tokens, d_input, d_embed, kernel, stride, dropout, jitter)

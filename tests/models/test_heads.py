@@ -58,6 +58,21 @@ def test_dropout_silences_whole_samples_in_training_only():
     assert torch.equal(encoder.eval()(x)[0], encoder.conv(x.transpose(1, 2)).transpose(1, 2)[0])
 
 
+def test_jitter_moves_the_windows_in_training_and_loses_no_sample():
+    torch.manual_seed(0)
+    encoder = ConvEncoder(4, d_input=2, kernel=5, stride=3, jitter=True).double()
+    x = torch.randn(1, 10, 2).double()
+    shifted = [_naive(encoder, torch.cat([x[0, late:], x.new_zeros(late, 2)])) for late in range(3)]
+    seen = set()
+    for _ in range(30):
+        h = encoder(x)[0]
+        late = next(i for i, other in enumerate(shifted) if torch.allclose(h[1:], other[1:], rtol=0, atol=1e-12))
+        seen.add(late)
+        assert torch.autograd.grad(encoder(x.requires_grad_()).sum(), x)[0].ne(0).all()
+    assert seen == {0, 1, 2}
+    torch.testing.assert_close(encoder.eval()(x)[0], shifted[0], rtol=0, atol=1e-12)
+
+
 def test_a_network_of_windows_is_saved_and_ignores_padding_and_refuses_to_stream(tmp_path):
     torch.manual_seed(0)
     layer = {"neuron": "sltt", "d_state": 8, "bidirectional": True}
@@ -76,7 +91,10 @@ def test_a_network_of_windows_is_saved_and_ignores_padding_and_refuses_to_stream
             stream()
 
 
-@pytest.mark.parametrize("wrong", [{"stride": 9}, {"stride": 0}, {"d_embed": 0}, {"dropout": 1.0}, {"d_input": 2}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"stride": 9}, {"stride": 0}, {"d_embed": 0}, {"dropout": 1.0}, {"d_input": 2}, {"jitter": True, "kernel": 6}],
+)
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(UserError):
         ConvEncoder(4, n_tokens=5, **wrong)
