@@ -89,7 +89,9 @@ class Record(Callback):
         self._write(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._note_training(trainer)
+        if self._ended is not None:
+            self._note_training(trainer)
+            self._write(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
