@@ -64,10 +64,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _report(out: Path, steps: dict[str, list[str]], seconds: dict[str, float], start: float) -> Path:
-    from src.activity import measure
-    from src.energy import Constants
-    from src.evaluate import summary
-    from src.report.demo import demo_page
+    from src.evaluation.activity import measure
+    from src.evaluation.energy import Constants
+    from src.evaluation.report.demo import demo_page
+    from src.evaluation.summary import summary
     from src.restore import batches, restore
 
     runs: dict[str, dict[str, Any]] = {}

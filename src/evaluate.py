@@ -34,8 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     options = _arguments(argv)
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit counts samples and must be at least 1, not {options.limit}")
-    from src.activity import measure
-    from src.energy import Constants
+    from src.evaluation.activity import measure
+    from src.evaluation.energy import Constants
+    from src.evaluation.summary import summary
     from src.restore import batches, restore
 
     constants = Constants(options.mac_pj, options.ac_pj, options.sigmoid_macs)
@@ -46,66 +47,6 @@ def main(argv: list[str] | None = None) -> None:
     _write(module, activity, result, out)
     _print(result)
     print(f"wrote {out / 'evaluation.json'} and {out / 'evaluation.html'}")
-
-
-def summary(module: Any, activity: Any, constants: Any) -> dict[str, Any]:
-    """The numbers of the report as plain data."""
-    from src.activity import SATURATED
-    from src.energy import count, paper_count, total
-    from src.sizes import shape_of
-
-    shape = shape_of(module, activity.mean_length, [layer.rate for layer in activity.layers])
-    energy = {}
-    for name, spiking in (("spiking", True), ("dense", False)):
-        parts = count(shape, constants, spiking)
-        energy[name] = {
-            "joules": total(parts).joules(constants),
-            "mac": total(parts).mac,
-            "ac": total(parts).ac,
-            "parts": [{"part": p.part, "mac": p.mac, "ac": p.ac, "joules": p.joules(constants)} for p in parts],
-        }
-    rates = [layer.rate for layer in activity.layers]
-    mean_rate = sum(rates) / len(rates)
-    return {
-        "figures": activity.figures,
-        "samples": activity.samples,
-        "mean_length": activity.mean_length,
-        "neuron": activity.neuron,
-        "firing_rate": mean_rate,
-        "synaptic_operations": sum(rate * 2 * shape.d_model**2 * activity.mean_length for rate in rates),
-        "layers": [
-            {
-                "firing_rate": layer.rate,
-                "dead": int((layer.fired == 0).sum()),
-                "saturated": int((layer.rates >= SATURATED).sum()),
-                "neurons": len(layer.fired),
-                "rate_histogram": _histogram(layer.rates.tolist()),
-            }
-            for layer in activity.layers
-        ],
-        "energy": energy,
-        "paper_count": paper_count(len(rates), shape.d_model, activity.mean_length, mean_rate, constants),
-        "surrogate": {
-            "compared_with": activity.swapped_neuron,
-            "figures": activity.swapped_figures,
-            "changed_predictions": activity.changed_predictions if activity.predictions is not None else None,
-            "layers": [
-                {
-                    "wrong_over_true": layer.wrong / max(layer.true, 1.0),
-                    "spike_accuracy": 1 - layer.wrong / max(layer.steps * len(layer.fired), 1.0),
-                    "no_memory_wrong_over_true": layer.memoryless_wrong / max(layer.true, 1.0),
-                }
-                for layer in activity.layers
-            ],
-        },
-    }
-
-
-def _histogram(rates: list[float], bins: int = 20) -> list[int]:
-    counts = [0] * bins
-    for rate in rates:
-        counts[min(int(rate * bins), bins - 1)] += 1
-    return counts
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -137,7 +78,7 @@ def _print(result: dict[str, Any]) -> None:
 
 def _write(module: Any, activity: Any, result: dict[str, Any], out: Path) -> None:
     from sdn.files import write_text
-    from src.report.evaluation import evaluation_page
+    from src.evaluation.report.evaluation import evaluation_page
 
     write_text(out / "evaluation.json", json.dumps(result, indent=1) + "\n")
     evaluation_page(out / "evaluation.html", module, activity, result)

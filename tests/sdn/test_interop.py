@@ -76,7 +76,7 @@ def test_snntorch_leaky_fires_alike():
 
 def test_spikingjelly_counts_the_same_synaptic_operations():
     op_counter = pytest.importorskip("spikingjelly.activation_based.op_counter")
-    from src.energy import mix
+    from src.evaluation.energy import mix
 
     torch.manual_seed(0)
     H, L = 12, 50

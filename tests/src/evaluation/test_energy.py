@@ -1,7 +1,7 @@
 import pytest
 
 from sdn.errors import UserError
-from src.energy import Constants, Operations, Shape, count, mix, paper_count, total
+from src.evaluation.energy import Constants, Operations, Shape, count, mix, paper_count, total
 
 
 def test_the_papers_wt103_numbers():

@@ -1,6 +1,6 @@
 import matplotlib.pyplot as plt
 
-from src.report.page import Section, Table, data_uri, write_page
+from src.evaluation.report.page import Section, Table, data_uri, write_page
 
 
 def test_page_holds_everything_in_one_file_and_escapes_text(tmp_path):

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sdn.fitting.data import load
-from src.report import figures
-from src.report.page import Section, Table, data_uri, write_page
+from src.evaluation.report import figures
+from src.evaluation.report.page import Section, Table, data_uri, write_page
 
 
 def demo_page(

@@ -8,13 +8,13 @@ import torch
 
 from models.spike.network import load, save
 from sdn.errors import UserError
-from src.activity import LayerActivity, measure, swap_neurons
-from src.energy import Constants
-from src.evaluate import summary
+from src.evaluation.activity import LayerActivity, measure, swap_neurons
+from src.evaluation.energy import Constants
+from src.evaluation.report.evaluation import evaluation_page
+from src.evaluation.sizes import shape_of
+from src.evaluation.summary import summary
 from src.export import network_of
 from src.module import SequenceModule
-from src.report.evaluation import evaluation_page
-from src.sizes import shape_of
 
 LAYER = {"neuron": "sdn", "tau": 0.125, "d_state": 8, "bidirectional": False, "trainable_B": False}
 

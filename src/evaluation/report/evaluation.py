@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.activity import Activity
-from src.report import figures
-from src.report.page import Section, Table, data_uri, write_page
+from src.evaluation.activity import Activity
+from src.evaluation.report import figures
+from src.evaluation.report.page import Section, Table, data_uri, write_page
 
 
 def evaluation_page(path: str | Path, module: nn.Module, activity: Activity, result: Mapping[str, Any]) -> None:
-    """Write the page; ``result`` is :func:`src.evaluate.summary`."""
+    """Write the page; ``result`` is :func:`src.evaluation.summary.summary`."""
     energy = result["energy"]
     ratio = energy["dense"]["joules"] / energy["spiking"]["joules"]
     facts = [(f"{value:.4g}", name) for name, value in result["figures"].items()]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from torch import nn
 
 from models.spike.adaptive import AdaptiveSoftmax
-from src.energy import Shape
+from src.evaluation.energy import Shape
 from src.module import SequenceModule
 
 
 def shape_of(module: SequenceModule, length: float, rates: Sequence[float]) -> Shape:
-    """What :func:`src.energy.count` needs: sizes read from the module, length and firing rates as measured."""
+    """What :func:`src.evaluation.energy.count` needs: sizes from the module, length and firing rates as measured."""
     backbone, config = module.backbone, module.config["model"]
     encoder = module.encoder
     softmax = next((part for part in module.task.modules() if isinstance(part, AdaptiveSoftmax)), None)
