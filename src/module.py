@@ -49,6 +49,8 @@ class SequenceModule(pl.LightningModule):
             raise UserError("this task predicts what comes next; set model.layer.bidirectional=false")
         self.encoder = self._part("encoder", self.task.encoder, data, width_in)
         self.decoder = self._part("decoder", self.task.decoder, data, width_out)
+        if hasattr(self.encoder, "shorten") and getattr(self.decoder, "every_step", False):
+            raise UserError("an encoder of windows leaves no step for every label; choose encoder=linear or embedding")
         self._decodes_lengths = "lengths" in inspect.signature(self.decoder.forward).parameters
         self.totals: dict[str, Totals] = {"train": Totals()}
         self.eval_names: dict[str, list[str]] = {}
