@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test slow lint format bench clean
+.PHONY: help demo test slow lint format bench lowest clean
 
 help:
 	@echo "make demo    simulate, fit an SDN, train digits with it, write outputs/demo/report.html"
 	@echo "make test    run the tests            make slow    run the slow ones too"
 	@echo "make bench   quick benchmarks         make lint    ruff"
+	@echo "make lowest  the lowest stated versions, and the quick tests with them"
 
 $(VENV)/.ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +42,9 @@ format: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks --quick
+
+lowest:
+	$(PYTHON) tools/lowest.py .venv-lowest
 
 clean:
 	rm -rf $(VENV) outputs

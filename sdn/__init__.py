@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .errors import UserError
     from .network import SDN, ReducedSDN
     from .neurons import LIF, SDNNeuron, make_neuron
+    from .version import __version__
     from .weights import load_reduced, pretrained_taus, save_reduced
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ReducedSDN",
     "SDNNeuron",
     "UserError",
+    "__version__",
     "load_reduced",
     "make_neuron",
     "pretrained_taus",
@@ -30,6 +32,7 @@ _HOME = {
     "errors": ("UserError",),
     "network": ("SDN", "ReducedSDN"),
     "neurons": ("LIF", "SDNNeuron", "make_neuron"),
+    "version": ("__version__",),
     "weights": ("load_reduced", "pretrained_taus", "save_reduced"),
 }
 

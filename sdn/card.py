@@ -2,7 +2,10 @@
 
 import sys
 
-from .fitting.card import main
+from .waiting import sleep_while_waiting
 
 if __name__ == "__main__":
+    sleep_while_waiting()
+    from .fitting.card import main
+
     sys.exit(main())

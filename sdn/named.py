@@ -1,26 +1,36 @@
-"""Classes that a configuration or a file calls by their dotted name, ``package.module.Class``.
+"""Classes that a config or a file names, ``package.module.Class``: found, and checked before anything is called.
 
-Importing a module runs its code, and files come from anywhere. So a name is followed only if the user vouches for it:
+Importing a module runs its code, and files come from anywhere. What the user writes, in a config, on a command line or
+in Python, is the user's choice. What a checkpoint or a network file names is followed only if the user vouches for it
+(:func:`require_allowed`, called by whoever reads such a file):
 
-- it stands in the configuration of the user's own command (:mod:`src.config` calls :func:`allow`),
-- ``--allow package`` or ``--allow package.module.Class`` was given to a command that reads a file, or the environment
-  variable ``SDN_ALLOW`` holds it (several with commas),
-- or its module is imported already, as in a notebook that has ``import package.module``.
-
-What it leads to must be a class below the expected base. Nothing is called before that is known.
+- it stands in the user's own configuration as well (:mod:`src.config` calls :func:`allow`),
+- the command was given ``--allow package`` or ``--allow package.module.Class``, or the environment variable
+  ``SDN_ALLOW`` holds it (several with commas),
+- or the module is imported already, as in a notebook that has ``import package.module``.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
 import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, or `; there are A, B, C`: the end of a sentence about an unknown name."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names) or 'none'}"
+
 
 VARIABLE = "SDN_ALLOW"
 _allowed: set[str] = set()
@@ -32,7 +42,7 @@ def is_dotted(name: object) -> bool:
 
 
 def allow(*names: str) -> None:
-    """Permit these classes, modules or whole packages to be imported in this process, for whoever names them."""
+    """Vouch for these classes, modules or whole packages, whatever file names them, in this process."""
     _allowed.update(names)
 
 
@@ -47,65 +57,81 @@ class Allow(argparse.Action):
         allow(value)
 
 
-def permitted(name: str) -> bool:
-    """Whether the user vouches for the dotted ``name``."""
-    module = name.rpartition(".")[0]
+def dotted_names(config: object) -> Iterator[str]:
+    """Every dotted name under a key ``_name_`` or ``kind``, at any depth of nested mappings and lists."""
+    if isinstance(config, Mapping):
+        for key in ("_name_", "kind"):
+            if is_dotted(config.get(key)):
+                yield config[key]
+        for part in config.values():
+            yield from dotted_names(part)
+    elif isinstance(config, (list, tuple)):
+        for part in config:
+            yield from dotted_names(part)
+
+
+def require_allowed(config: object, file: object) -> None:
+    """Refuse the description that ``file`` brought if it names a class nobody vouches for; imports nothing.
+
+    Raises:
+        UserError: with the option that vouches for it.
+    """
     given = _allowed | {part.strip() for part in os.environ.get(VARIABLE, "").split(",") if part.strip()}
-    return module in sys.modules or any(name == part or name.startswith(f"{part}.") for part in given)
+    for name in dotted_names(config):
+        module = name.rpartition(".")[0]
+        if module not in sys.modules and not any(name == part or name.startswith(f"{part}.") for part in given):
+            raise UserError(
+                f"{file} names {name}, code that is run only if you vouch for it: if you trust it, add "
+                f"--allow {module} (or put {VARIABLE}={module} before the command, or import {module} first)"
+            )
 
 
-def find(name: str, base: type | tuple[type, ...], what: str, folder: Path | None = None) -> type:
-    """The class of this dotted name, imported but not called.
+def resolve(name: str, base: type | tuple[type, ...], kind: str = "class") -> type:
+    """The class ``package.module.Class``, a proper subclass of ``base`` (or of one of several).
+
+    The module is imported, as ``import`` would; nothing in it is called, whatever it is, so a file that names a class
+    cannot make us run another callable. The standard library is not imported for it: no class of ours derives there.
 
     Args:
-        base: the class it must derive from, or several of which it needs one.
-        what: what it is to be, for the sentences ("dataset", "neuron").
-        folder: looked through after Python's own path; None for the current folder.
+        kind: what the class is to be, for the sentence of an error: "neuron", "data set".
 
     Raises:
-        UserError: nobody vouches for the name, it cannot be imported, or it is no such class.
+        UserError: not a dotted name, not importable, no such name in it, or not a subclass of ``base``.
     """
-    module, _, attribute = name.rpartition(".")
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"{what} {name!r} is no dotted name; write package.module.Class")
-    if not permitted(name):
-        raise UserError(
-            f"the {what} {name} is code of its own, which is run only if you vouch for it: add --allow {module} "
-            f"(or {VARIABLE}={module} before the command) if you trust it"
-        )
-    found = getattr(_module(module, what, folder or Path.cwd()), attribute, None)
-    if found is None:
-        raise UserError(f"{what} {name}: the module {module} has no {attribute}")
-    return check(found, base, f"{what} {name}")
-
-
-def check(found: object, base: type | tuple[type, ...], what: str) -> type:
-    """``found``, if it is a class below ``base``.
-
-    Raises:
-        UserError: it is a function, an object or another class.
-    """
+    if not isinstance(name, str) or name.count(".") < 1 or not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"{kind} {name!r} is not the dotted name of a class; write package.module.Class")
+    path, _, attribute = name.rpartition(".")
     bases = base if isinstance(base, tuple) else (base,)
-    if not isinstance(found, type) or not issubclass(found, bases):
-        names = " or ".join(f"{one.__module__}.{one.__qualname__}" for one in bases)
-        raise UserError(f"{what} is no subclass of {names}; derive it from there")
+    wanted = " or ".join(f"{b.__module__}.{b.__qualname__}" for b in bases)
+    if path.partition(".")[0] in sys.stdlib_module_names:
+        raise UserError(f"{kind} {name} is of Python's standard library, not a subclass of {wanted}")
+    found = getattr(_module(path, name, kind), attribute, None)
+    if found is None:
+        raise UserError(f"{kind} {name}: the module {path} has no {attribute!r}{_classes(path, attribute, bases)}")
+    if not isinstance(found, type) or not issubclass(found, bases) or found in bases:
+        raise UserError(f"{kind} {name} is not a subclass of {wanted}; derive your class from it")
     return found
 
 
-def _module(name: str, what: str, folder: Path) -> Any:
-    if name in sys.modules:
-        return sys.modules[name]
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))  # last, so that it hides nothing
+def _module(path: str, name: str, kind: str) -> object:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last, so that it hides nothing
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+        if error.name is not None and (path == error.name or path.startswith(f"{error.name}.")):
             raise UserError(
-                f"there is no module {error.name} for the {what}; it is looked for on Python's path and in {folder}"
+                f"{kind} {name} cannot be imported: there is no module {error.name}; install it, or run from the "
+                "folder that holds it (or put that folder on PYTHONPATH)"
             ) from error
-        raise UserError(f"the {what} cannot be imported: {name} needs the module {error.name}") from error
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{place.filename}, line {place.lineno}"
-        raise UserError(f"the {what} cannot be imported: {type(error).__name__}: {error} ({where})") from error
+        raise UserError(f"{kind} {name} cannot be imported: {path} needs {error.name}, which is missing") from error
+    except Exception as error:  # whatever a user's own module does wrong at import
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{kind} {name} cannot be imported: {what} ({where.filename}, line {where.lineno})") from error
+
+
+def _classes(path: str, attribute: str, bases: tuple[type, ...]) -> str:
+    values = vars(sys.modules[path]).items()
+    known = [n for n, v in values if isinstance(v, type) and issubclass(v, bases) and v not in bases]
+    return suggestion(attribute, known) if known else ""

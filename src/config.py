@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
             raise UserError(f"name the class of your own: {key}=package.module.Class") from error
         raise UserError(f"the configuration is incomplete: {_first_line(error)}") from error
     values = _strip(values)
-    named.allow(*_dotted(values))  # what the user's own configuration names is the user's choice
+    named.allow(*named.dotted_names(values))  # what the user's own configuration names is the user's choice
     for group in GROUPS:
         _drop_keys_of_the_replaced(group, values.get(group))
     check(values)
@@ -195,15 +195,6 @@ def _drop_keys_of_the_replaced(group: str, part: dict[str, Any] | None) -> None:
     for key in set(part) - names - {"_name_"}:
         if any(key in other and (other[key] == part[key] or "${" in str(other[key])) for other in shipped):
             del part[key]
-
-
-def _dotted(value: Any) -> Iterator[str]:
-    """Every dotted ``_name_`` at any depth."""
-    if isinstance(value, Mapping):
-        if named.is_dotted(value.get("_name_")):
-            yield value["_name_"]
-        for part in value.values():
-            yield from _dotted(part)
 
 
 def _strip(value: Any) -> Any:

@@ -1,20 +1,22 @@
 """Names in configs -> classes, imported only when asked for, and built with checked arguments.
 
 A name is one of :data:`REGISTRY`, or the dotted name of a class of the user's (``mypackage.data.Mine``), which must
-derive from the base of its kind (:data:`BASES`). Which dotted names are followed says :mod:`sdn.named`.
+derive from the base of its kind (:data:`BASES`).
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sdn import named
 from sdn.errors import UserError
+from sdn.named import is_dotted, resolve, suggestion
 from src.paths import original_cwd
+
+__all__ = ["BASES", "REGISTRY", "build", "check_arguments", "lookup", "suggestion"]
 
 REGISTRY: dict[str, dict[str, str]] = {
     "dataset": {
@@ -83,13 +85,6 @@ BASES: dict[str, tuple[str, ...]] = {
 """What a class of the user's must derive from. Backbones are not exchanged by name."""
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?`, or `; there are A, B, C`: the end of a sentence about an unknown name."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names) or 'none'}"
-
-
 def lookup(kind: str, name: str) -> Callable[..., Any]:
     """The class or function that ``name`` stands for among e.g. ``dataset``s, or the user's class of a dotted name.
 
@@ -98,8 +93,10 @@ def lookup(kind: str, name: str) -> Callable[..., Any]:
     """
     if name in REGISTRY[kind]:
         return _load(REGISTRY[kind][name])
-    if named.is_dotted(name) and kind in BASES:
-        return named.find(name, tuple(map(_load, BASES[kind])), kind, original_cwd())
+    if is_dotted(name) and kind in BASES:
+        if (folder := str(original_cwd())) not in sys.path:
+            sys.path.append(folder)  # a run has changed into its own folder
+        return resolve(name, tuple(map(_load, BASES[kind])), kind)
     raise UserError(f"unknown {kind} {name!r}{suggestion(str(name), REGISTRY[kind])}")
 
 

@@ -161,6 +161,10 @@ class RaggedSet(Dataset):
     def __len__(self) -> int:
         return len(self.y)
 
+    def lengths(self) -> Tensor:
+        """Tokens of every sequence ``(n,)``."""
+        return torch.tensor(self.starts).diff()
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.flat[self.starts[index] : self.starts[index + 1]], self.y[index]
 

@@ -15,12 +15,12 @@ from src.config import CONFIGS, compose
 from src.registry import REGISTRY, lookup
 
 STORED = json.loads((Path(__file__).parent / "compositions.json").read_text(encoding="utf-8"))
-"""Flat configurations as they were composed before pipelines could set keys of the model: ``common`` to all, ``own``."""
+"""Flat configurations as composed before pipelines could set keys of the model: those common to all, and its own."""
 
-ADDED: dict[str, Any] = {"model.layer.learnable_u_r": False}
+ADDED: dict[str, Any] = {"loader.bucket": 0, "model.layer.learnable_u_r": False}
 """Keys that came later; their value changes nothing."""
 
-CHANGED: dict[str, dict[str, Any]] = {}
+CHANGED: dict[str, dict[str, Any]] = {name: {"loader.bucket": 50} for name in ("aan", "imdb", "listops")}
 """Experiment -> keys whose value was changed on purpose."""
 
 GROUPS = ("dataset", "task", "encoder", "decoder")
