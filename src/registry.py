@@ -28,6 +28,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "listops": "src.dataloaders.listops.ListOps",
         "mnist": "src.dataloaders.mnist.MNIST",
         "pathfinder": "src.dataloaders.pathfinder.Pathfinder",
+        "qtdb": "src.dataloaders.qtdb.QTDB",
         "sc": "src.dataloaders.speech.SpeechCommands",
         "wikitext": "src.dataloaders.wikitext.WikiText",
     },
@@ -37,12 +38,15 @@ REGISTRY: dict[str, dict[str, str]] = {
         "linear": "src.tasks.encoders.LinearEncoder",
     },
     "decoder": {
+        "per_step": "src.tasks.decoders.StepDecoder",
         "retrieval": "src.tasks.decoders.RetrievalDecoder",
         "sequence": "src.tasks.decoders.SequenceDecoder",
     },
     "task": {
         "classification": "src.tasks.classification.Classification",
         "lm": "src.tasks.language_model.LanguageModel",
+        "per_step": "src.tasks.per_step.PerStep",
+        "regression": "src.tasks.regression.Regression",
     },
     "optimizer": {
         "adam": "torch.optim.Adam",

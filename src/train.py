@@ -74,6 +74,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     from src.checkpoint import freeze_all_but_decoder, load_pretrained
     from src.module import SequenceModule
     from src.registry import build
+    from src.results.record import Record
     from src.trainer import make_trainer
 
     train = config["train"]
@@ -99,6 +100,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     if train["pretrained_freeze_encoder"]:
         freeze_all_but_decoder(module)
     trainer = make_trainer(config)
+    trainer.callbacks.insert(0, record := Record(config))  # before the checkpoints, which carry its history
     if trainer.is_global_zero:
         log.info("run folder %s", Path.cwd())
 
@@ -120,6 +122,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "seed": train["seed"],
         "seconds": round(time.perf_counter() - start, 2),
     }
+    record.finish()
     if trainer.is_global_zero:
         write_text("results.json", json.dumps(results, indent=1) + "\n")
     return results

@@ -50,6 +50,9 @@ def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
 
 
 class _Summarising(nn.Module):
+    every_step = False
+    """True of a decoder that answers at every step; False of one that answers once a sequence."""
+
     def __init__(self, mode: Mode, use_lengths: bool) -> None:
         super().__init__()
         if mode not in ("pool", "last"):
@@ -77,6 +80,26 @@ class SequenceDecoder(_Summarising):
         pool = self.mode == "pool" and state is not None
         state = Summary(state.value + h if pool else h, 1 if state is None else state.count + 1)
         return self.output(state.value / state.count if self.mode == "pool" else state.value), state
+
+
+class StepDecoder(nn.Module):
+    """(B, L, d_model) -> (B, L, d_output): a linear layer at every step, so the answer of step t is ready at step t.
+
+    What stands in the padding of a short sequence is answered like any step; a task leaves those answers out.
+    """
+
+    every_step = True
+
+    def __init__(self, d_model: int, d_output: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(d_model, d_output)
+
+    def forward(self, h: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.output(h)
+
+    def step(self, h: Tensor, state: None = None) -> tuple[Tensor, None]:
+        """``h_t (B, D) -> answer (B, d_output)`` of this sample; there is nothing to remember."""
+        return self.output(h), None
 
 
 class RetrievalDecoder(_Summarising):

@@ -27,7 +27,7 @@ from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from .heads import EmbeddingEncoder, LinearEncoder, RetrievalDecoder, SequenceDecoder, Summary
+from .heads import EmbeddingEncoder, LinearEncoder, RetrievalDecoder, SequenceDecoder, StepDecoder, Summary
 from .ssm import SpikingSSM
 from .state import State
 
@@ -65,8 +65,8 @@ class Network(nn.Module):
         return self.spec.get("facts", {})
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, rate: float = 1.0) -> Tensor:
-        """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``; log-probabilities ``(B, L, V)`` of a
-        language model."""
+        """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``, of a decoder per step
+        ``(B, L, C)``; log-probabilities ``(B, L, V)`` of a language model."""
         h, _ = self.backbone(self.encoder(x), lengths=lengths, rate=rate)
         return self.decoder.log_prob(h) if isinstance(self.decoder, AdaptiveSoftmax) else self.decoder(h, lengths)
 
@@ -78,7 +78,8 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def step(self, x: Tensor, state: NetworkState, constants: list | None = None) -> tuple[Tensor, NetworkState]:
-        """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far."""
+        """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far, of a
+        decoder per step those of this sample."""
         h, layers = self.backbone.step(self.encoder(x), state.layers, constants)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
@@ -94,7 +95,8 @@ def _encoder(spec: dict[str, Any], d_model: int) -> nn.Module:
 def _decoder(spec: dict[str, Any], d_model: int, encoder: nn.Module) -> nn.Module:
     if spec.get("kind") == "adaptive":
         return AdaptiveSoftmax(encoder, **{key: value for key, value in spec.items() if key != "kind"})
-    return _make("decoder", {"sequence": SequenceDecoder, "retrieval": RetrievalDecoder}, spec, d_model=d_model)
+    kinds = {"sequence": SequenceDecoder, "per_step": StepDecoder, "retrieval": RetrievalDecoder}
+    return _make("decoder", kinds, spec, d_model=d_model)
 
 
 def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any], **extra: Any) -> nn.Module:
