@@ -5,7 +5,8 @@ inputs and outputs are, makes ``train``, ``val`` and ``test``, and collates a ba
 
 ====  ==========================================================  ===============================================
 x     (B, L, d_input) float, or (B, L) long if ``n_tokens``       padded to the longest of the batch
-y     (B,) long                                                   the class
+y     (B,) long; (B, L) long                                      the class; a class a step, below 0 without one
+      (B, K) or (B, L, K) float                                   numbers, of the sequence or of every step
 z     dict                                                        ``lengths`` (B,) long where sequences are padded,
                                                                   ``rate`` float for another sampling step
 ====  ==========================================================  ===============================================
@@ -120,7 +121,7 @@ class SequenceData:
 
 
 class TensorSet(Dataset):
-    """Sequences of one length held in memory: ``x[i]`` any shape and type, ``y[i]`` the class.
+    """Sequences of one length held in memory: ``x[i]`` any shape and type, ``y[i]`` the class, or numbers if floating.
 
     ``transform`` maps a whole batch of ``x`` (such as uint8 pixels) to the model's input.
     """
@@ -128,7 +129,7 @@ class TensorSet(Dataset):
     def __init__(self, x: Tensor, y: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> None:
         if len(x) != len(y):
             raise ValueError(f"{len(x)} inputs but {len(y)} targets")
-        self.x, self.y, self.transform = x, y.long(), transform
+        self.x, self.y, self.transform = x, y if y.is_floating_point() else y.long(), transform
 
     def __len__(self) -> int:
         return len(self.y)
