@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from src.checkpoint import load_checkpoint
+from sdn.errors import UserError
+from sdn.network import ReducedSDN
+from sdn.neurons import SDNNeuron
+from src.checkpoint import load_checkpoint, load_weights, misfit
 from src.dataloaders.base import SequenceData
 from src.dataloaders.loading import LoaderOptions, Shard
 from src.module import SequenceModule
@@ -25,9 +30,71 @@ def restore(path: str | Path) -> tuple[SequenceModule, SequenceData]:
     data = build("dataset", checkpoint["config"]["dataset"])
     data.prepare()
     data.setup()
-    module = SequenceModule(checkpoint["config"], data)
-    module.load_state_dict(checkpoint["state_dict"])
-    return module.eval(), data
+    return module_of(checkpoint, path, data=data).eval(), data
+
+
+def module_of(
+    checkpoint: Mapping[str, Any],
+    source: str | Path,
+    config: Mapping[str, Any] | None = None,
+    data: SequenceData | None = None,
+) -> SequenceModule:
+    """The module of a checkpoint with its weights. An SDN is taken from the weights: its file may be gone.
+
+    Nothing is allocated before the shapes of the tensors in the file are those of the network described.
+
+    Args:
+        source: the checkpoint's name, for messages.
+        config: another configuration than the checkpoint's.
+        data: the prepared data; by default the widths that the checkpoint remembers.
+
+    Raises:
+        UserError: configuration and weights do not belong together, or the configuration is no such thing.
+    """
+    config = checkpoint["config"] if config is None else config
+    data = SimpleNamespace(**checkpoint["shapes"]) if data is None else data
+    weights = checkpoint["state_dict"]
+    _check_layers(config, weights, source)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            with torch.device("meta"):
+                sketch = _assemble(config, data, weights)
+            if (difference := misfit(sketch.state_dict(), weights)) is not None:
+                raise UserError(
+                    f"the weights in {source} do not fit the network that the configuration describes: {difference}"
+                )
+            module = _assemble(config, data, weights)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, RuntimeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+        raise UserError(f"the configuration in {source} {reason}") from error
+    load_weights(module, weights, source)
+    return module
+
+
+def _check_layers(config: Mapping[str, Any], weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """The depth before anything is built: a description may ask for a thousand million layers."""
+    found = {name.split(".")[2] for name in weights if name.startswith("backbone.layers.")}
+    model = config.get("model")
+    asked = model.get("n_layers") if isinstance(model, Mapping) else None
+    if isinstance(asked, int) and found and asked != len(found):
+        raise UserError(f"the weights in {source} are of {len(found)} layers, not of {asked} (model.n_layers)")
+
+
+def _assemble(config: Mapping[str, Any], data: Any, weights: Mapping[str, Tensor]) -> SequenceModule:
+    """The module with fresh weights, and with the SDN that ``weights`` holds."""
+    model = config["model"]
+    layer = model.get("layer") or {}
+    kept = [name for name in weights if ".neuron.sdn." in name]
+    if layer.get("neuron", "sdn") != "sdn" or not kept:
+        return SequenceModule(config, data)
+    stand_in = {**config, "model": {**model, "layer": {**layer, "neuron": "sltt", "sdn": None}}}
+    module = SequenceModule(stand_in, data)
+    module.config = config
+    for i, part in enumerate(module.backbone.layers):
+        prefix = f"backbone.layers.{i}.neuron.sdn."
+        own = {name.removeprefix(prefix): weights[name] for name in kept if name.startswith(prefix)}
+        part.neuron = SDNNeuron(ReducedSDN(own, part.neuron.tau))
+    return module
 
 
 def batches(
