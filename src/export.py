@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdn.errors import UserError, door
+from sdn.named import Allow
 
 if TYPE_CHECKING:
     from models.spike.network import Network
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m src.export", description=__doc__)
     parser.add_argument("checkpoint", help="a checkpoint of python -m train")
     parser.add_argument("file", type=Path, help="where to: NAME.safetensors or NAME.onnx")
+    parser.add_argument("--allow", action=Allow)
     options = parser.parse_args(argv)
     if options.file.suffix not in (".safetensors", ".onnx"):
         raise UserError(f"the file must end in .safetensors or .onnx, not {options.file.suffix or options.file.name!r}")

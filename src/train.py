@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sdn.errors import UserError, door
 from sdn.files import write_text
-from src.config import CONFIGS, explain, plain, register_resolvers
+from src.config import CONFIGS, explain, plain, register_resolvers, without_other_experiment
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 def main() -> int:
     """The command line through Hydra; returns the exit code, 2 for a mistake of the user."""
     register_resolvers()
+    sys.argv[1:] = without_other_experiment(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, and we say them in one sentence
     return door(_compose_and_run)()
 
@@ -48,6 +50,8 @@ def _compose_and_run() -> None:
 def _job(config: DictConfig) -> float | None:
     """One run; the value is what a Hydra sweeper may optimise. A user's mistake ends the process, sweep and all."""
     register_resolvers()  # also in the processes of a launcher
+    if HydraConfig.get().runtime.choices.get("experiment") == "none":
+        log.info("no experiment: model, optimizer and trainer have the values of their own files, see --cfg job")
     results: dict[str, Any] = {}
     if code := door(lambda: results.update(run(plain(config))))():
         sys.exit(code)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sdn.errors import UserError
 from sdn.files import atomic_path
+from sdn.named import require_allowed
 from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron
 
@@ -119,7 +120,8 @@ def load(path: str | PathLike[str]) -> Network:
     """Read a network that :func:`save` wrote, in evaluation mode, on the CPU.
 
     Raises:
-        UserError: no such file, not a network of ours, or damaged.
+        UserError: no such file, not a network of ours, damaged, or it names classes nobody vouches for
+            (:mod:`sdn.named`; import their module first, or call ``sdn.named.allow``).
     """
     try:
         with safe_open(path, "pt") as file:
@@ -131,8 +133,9 @@ def load(path: str | PathLike[str]) -> Network:
         raise UserError(f"{path} is not a readable safetensors file ({error}); save the network again") from error
     if header.get("format") != FORMAT or "config" not in header:
         raise UserError(f"{path} holds no network: its header does not say {FORMAT}")
-    network = build(json.loads(header["config"]), tensors)
-    return network.eval()
+    spec = json.loads(header["config"])
+    require_allowed({part: spec.get(part) for part in ("model", "encoder", "decoder")}, path)
+    return build(spec, tensors).eval()
 
 
 def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
