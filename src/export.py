@@ -68,6 +68,10 @@ def _encoder(module: SequenceModule) -> dict[str, Any]:
         return {"kind": "linear", "d_input": data.d_input}
     if name == "embedding":
         return {"kind": "embedding", "n_tokens": data.n_tokens}
+    if name == "conv":
+        options = {key: value for key, value in module.config["encoder"].items() if key != "_name_"}
+        read = {"d_input": data.d_input} if data.n_tokens is None else {"n_tokens": data.n_tokens}
+        return {"kind": "conv", **read, **options}
     return {"kind": "adaptive", "n_tokens": data.n_tokens, "cutoffs": list(task["cutoffs"]), "div_val": task["div_val"]}
 
 

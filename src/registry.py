@@ -34,6 +34,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     },
     "model": {"spikingssm": "models.spike.ssm.SpikingSSM"},
     "encoder": {
+        "conv": "src.tasks.encoders.ConvEncoder",
         "embedding": "src.tasks.encoders.EmbeddingEncoder",
         "linear": "src.tasks.encoders.LinearEncoder",
     },

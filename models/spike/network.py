@@ -27,7 +27,17 @@ from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from .heads import EmbeddingEncoder, LinearEncoder, RetrievalDecoder, SequenceDecoder, StepDecoder, Summary
+from .heads import (
+    ConvEncoder,
+    EmbeddingEncoder,
+    LinearEncoder,
+    RetrievalDecoder,
+    SequenceDecoder,
+    StepDecoder,
+    Summary,
+    encode,
+    refuse_windows,
+)
 from .ssm import SpikingSSM
 from .state import State
 
@@ -67,13 +77,15 @@ class Network(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None, rate: float = 1.0) -> Tensor:
         """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``, of a decoder per step
         ``(B, L, C)``; log-probabilities ``(B, L, V)`` of a language model."""
-        h, _ = self.backbone(self.encoder(x), lengths=lengths, rate=rate)
+        x, lengths = encode(self.encoder, x, lengths)
+        h, _ = self.backbone(x, lengths=lengths, rate=rate)
         return self.decoder.log_prob(h) if isinstance(self.decoder, AdaptiveSoftmax) else self.decoder(h, lengths)
 
     def initial_state(self, batch: int = 1) -> NetworkState:
         """The state before the first sample."""
         if isinstance(self.decoder, RetrievalDecoder):
             raise UserError("retrieval compares two finished texts; it has no answer after every sample to stream")
+        refuse_windows(self.encoder)
         return NetworkState(self.backbone.initial_state(batch))
 
     @torch.no_grad()
@@ -88,7 +100,7 @@ class Network(nn.Module):
 
 
 def _encoder(spec: dict[str, Any], d_model: int) -> nn.Module:
-    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "adaptive": AdaptiveEmbedding}
+    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "conv": ConvEncoder, "adaptive": AdaptiveEmbedding}
     return _make("encoder", kinds, spec, d_model=d_model)
 
 
