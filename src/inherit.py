@@ -81,8 +81,8 @@ def judged(config: Mapping[str, Any], kept: Mapping[str, Any], overrides: Sequen
             _same_data(config, kept, named)
         elif key == "faithful" and config.get("faithful") != kept.get("faithful"):
             raise UserError(
-                f"the checkpoint was trained with faithful={_shown(kept.get('faithful'))} and is judged so; to judge it "
-                "otherwise name the single keys"
+                f"the checkpoint was trained with faithful={_shown(kept.get('faithful'))} and is judged so; to judge "
+                "it otherwise name the single keys"
             )
         elif key == "pipeline":
             result |= {part: config[part] for part in PIPELINE}

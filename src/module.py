@@ -70,6 +70,11 @@ class SequenceModule(pl.LightningModule):
 
         return module_of(load_checkpoint(path), path).to(map_location).eval()
 
+    def facts(self) -> dict[str, Any]:
+        """What a user of the trained network must know of its data, see :meth:`SequenceData.facts`."""
+        tell = getattr(self.data, "facts", {})
+        return tell() if callable(tell) else tell
+
     # -- forward and scores ---------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, z: Mapping[str, Any] | None = None) -> Tensor:
@@ -188,6 +193,7 @@ class SequenceModule(pl.LightningModule):
             dist.all_gather_object(everyone, own)
         checkpoint["config"] = dict(self.config)
         checkpoint["shapes"] = {name: getattr(self.data, name, None) for name in Shapes.__annotations__}
+        checkpoint["facts"] = self.facts()
         checkpoint["processes"] = everyone
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -52,7 +52,8 @@ def module_of(
         UserError: configuration and weights do not belong together, or the configuration is no such thing.
     """
     config = checkpoint["config"] if config is None else config
-    data = SimpleNamespace(**checkpoint["shapes"]) if data is None else data
+    widths = {**checkpoint["shapes"], "facts": checkpoint.get("facts", {})}
+    data = SimpleNamespace(**widths) if data is None else data
     weights = checkpoint["state_dict"]
     _check_layers(config, weights, source)
     try:

@@ -58,9 +58,8 @@ def last_checkpoint(run_id: str, logdir: str) -> Path | None:
     for path in torn:
         log.warning("%s is torn and passed over", path)
     if torn and found is None:
-        raise UserError(
-            f"every checkpoint of tolerance.id={run_id} is torn ({', '.join(map(str, torn))}); remove them to start anew"
-        )
+        names = ", ".join(map(str, torn))
+        raise UserError(f"every checkpoint of tolerance.id={run_id} is torn ({names}); remove them to start anew")
     return found
 
 

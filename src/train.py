@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sdn.errors import UserError, door
 from sdn.files import write_text
 from src.config import CONFIGS, explain, plain, register_resolvers, without_other_experiment
+from src.inherit import Composed
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
