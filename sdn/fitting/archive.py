@@ -23,6 +23,7 @@ from typing import IO
 
 import torch
 
+from ..checksum import check_zip, seal_zip
 from ..errors import UserError
 
 # What torch.save uses, so that a mapped tensor starts on a cache line.
@@ -135,6 +136,7 @@ def open_archive(
         archive = Archive(file, container, tensors, plain)
         yield archive
         archive.finish()
+    seal_zip(path)
 
 
 def read_archive(path: str | os.PathLike[str], what: str, mmap: bool = False) -> object:
@@ -150,6 +152,7 @@ def read_archive(path: str | os.PathLike[str], what: str, mmap: bool = False) ->
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is a folder, not {what}" if path.is_dir() else f"{path} does not exist; name {what}")
+    check_zip(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except PermissionError as error:
