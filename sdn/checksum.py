@@ -1,14 +1,14 @@
-"""Checksums in the files that we write, so that no changed bit passes for the truth.
+"""Whether a file is still what was written: a flipped bit in a weight is a wrong network that nobody notices.
 
-A safetensors file carries its own in the header under ``checksum``: the SHA-256 of the other entries and of name,
-dtype, shape and bytes of every tensor (1 GB a second or more). A file of ``torch.save`` is a zip: :func:`seal_zip` adds
-the SHA-256 of all its bytes. Files without a checksum, of other programs or written before there was one, pass; of a zip
-at least the CRC-32 of every record is compared, which torch writes but does not read.
+Two kinds of files carry their checksum inside. Safetensors files get one in their header, under ``checksum``: the
+CRC-32 of the header's other entries and of every tensor. Files of ``torch.save`` are zip archives, and every record of
+a zip has a CRC-32, which torch writes but does not compare; :func:`seal_archive` adds one over all bytes, the frame of
+the zip included. A file without a checksum, of another program or older than this, is believed.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import struct
 import zipfile
@@ -29,113 +29,104 @@ _BLOCK = 1 << 20
 _NO_COMMENT = b"\0\0"  # how a zip without a comment ends
 
 
-def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """``sha256:...`` of ``tensors`` and ``header`` (an entry :data:`KEY` left out), whatever their order."""
-    digest = hashlib.sha256()
-    for name in sorted(set(header) - {KEY}):
-        digest.update(f"{len(name)} {name} {len(header[name])} {header[name]}\n".encode())
+def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
+    """Eight hexadecimal digits that change with any name, type, shape or bit of ``tensors``, or entry of ``header``."""
+    entries = {key: value for key, value in (header or {}).items() if key != KEY}
+    value = zlib.crc32(json.dumps(entries, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{len(name)} {name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return f"sha256:{digest.hexdigest()}"
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        value = zlib.crc32(_bytes(tensor), value)
+    return f"{value:08x}"
+
+
+def _bytes(tensor: Tensor) -> memoryview | bytes:
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b""
+
+
+def sealed(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> dict[str, str]:
+    """``header`` with the checksum of both."""
+    return {**header, KEY: checksum(tensors, header)}
+
+
+def damaged(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bool:
+    """Whether a file's header holds a checksum that is not that of its content. One without is believed."""
+    return KEY in header and header[KEY] != checksum(tensors, header)
 
 
 def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write a safetensors file with its checksum, atomically.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: as :func:`sdn.files.atomic_path`.
     """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(plain, {**header, KEY: checksum(plain, header)}))
+        temporary.write_bytes(save(plain, sealed(plain, header)))
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """``(tensors, header)`` of a safetensors file, on the CPU, its checksum compared where it has one.
+    """``(tensors, header)`` of a safetensors file, mapped into memory, its checksum compared.
 
     Raises:
-        UserError: the checksum differs.
+        UserError: the content is not what was written.
         SafetensorError, OSError: the file cannot be read.
     """
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    check(path, tensors, header)
+    if damaged(tensors, header):
+        raise UserError(
+            f"{path} was damaged or changed after it was written: its checksum is not that of its content; "
+            "take another copy or make it again"
+        )
     return tensors, header
 
 
-def check(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bool:
-    """Compare what was read from ``path`` with its checksum; False if it has none.
+def seal_archive(path: str | os.PathLike[str]) -> None:
+    """Give a finished file of ``torch.save`` a checksum of all its bytes, before it is moved to its place.
 
-    Raises:
-        UserError: they differ.
-    """
-    if KEY not in header:
-        return False
-    if header[KEY] != checksum(tensors, header):
-        raise _damaged(path)
-    return True
-
-
-def seal_zip(path: str | os.PathLike[str]) -> None:
-    """Give a finished file of ``torch.save`` its checksum: call it before the file is moved to its place.
-
-    The SHA-256 of all bytes becomes the zip's comment, which readers of zips pass over.
+    It becomes the comment of the zip, which readers of zips pass over.
     """
     with open(path, "r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(size - len(_NO_COMMENT))
+        size = file.seek(0, os.SEEK_END) - len(_NO_COMMENT)
+        file.seek(size)
         if file.read() != _NO_COMMENT:
             raise ValueError(f"{path} is no zip without a comment")
-        comment = f"sha256:{_sha256(file, size - len(_NO_COMMENT))}".encode()
-        file.seek(size - len(_NO_COMMENT))
+        comment = _seal(file, size)
+        file.seek(size)
         file.write(struct.pack("<H", len(comment)) + comment)
 
 
-def check_zip(path: str | os.PathLike[str]) -> bool:
-    """Compare a file of ``torch.save`` with the checksum of :func:`seal_zip`, or where it has none every record with
-    its CRC-32; False if the file is no zip.
-
-    Raises:
-        UserError: something differs, or the zip cannot be read.
-    """
+def damaged_archive(path: str | os.PathLike[str]) -> str | None:
+    """What is wrong with a file of ``torch.save``: bytes that are not those written, or no archive at all; None if all
+    is well. Reads the file once."""
     try:
-        if not zipfile.is_zipfile(path):
-            return False
         with zipfile.ZipFile(path) as archive:
             comment = archive.comment
-            if not comment:
-                for record in archive.infolist():
-                    with archive.open(record) as stream:
-                        while stream.read(_BLOCK):
-                            pass
-                return True
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise _damaged(path) from error
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        if comment != f"sha256:{_sha256(file, size - len(comment) - len(_NO_COMMENT))}".encode():
-            raise _damaged(path)
-    return True
+            bad = None if comment else archive.testzip()
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        EOFError,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        return f"it is no whole archive ({error})"
+    if comment:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END) - len(comment) - len(_NO_COMMENT)
+            return None if _seal(file, size) == comment else "its content is not what was written"
+    return f"its part {bad} is not what was written" if bad is not None else None
 
 
-def _sha256(file: IO[bytes], n: int) -> str:
-    """Of the first ``n`` bytes."""
+def _seal(file: IO[bytes], n: int) -> bytes:
+    """``crc32:...`` of the first ``n`` bytes."""
     file.seek(0)
-    digest = hashlib.sha256()
-    while n > 0:
-        block = file.read(min(n, _BLOCK))
-        digest.update(block)
-        n -= len(block) or n
-    return digest.hexdigest()
-
-
-def _damaged(path: str | os.PathLike[str]) -> UserError:
-    return UserError(
-        f"{path} is truncated, damaged or was changed: its checksum is not that of what it holds; "
-        "take another copy or make it again"
-    )
+    value = 0
+    while n > 0 and (block := file.read(min(n, _BLOCK))):
+        value = zlib.crc32(block, value)
+        n -= len(block)
+    return f"crc32:{value:08x}".encode()

@@ -2,7 +2,7 @@
 
 Tensors: the buffers of :class:`sdn.network.ReducedSDN` in float32 (or float64). Header (all values are text):
 ``format`` = "sdn-reduced", ``version``, ``tau``, ``kernel_size``, ``d_model``, ``n_layers``, ``n_weights``,
-``checksum`` (:mod:`sdn.checksum`), and ``meta``: the facts of the fit as JSON (data law, seed, epochs, figures).
+``checksum`` (:mod:`sdn.checksum`) and ``meta``: the facts of the fit as JSON (data law, seed, epochs, figures).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from .checksum import check, save_tensors
+from .checksum import damaged, save_tensors
 from .errors import UserError
 from .lif import check_tau
 from .network import ReducedSDN
@@ -101,7 +101,8 @@ def load_reduced(source: str | os.PathLike[str] | float, tau: float | None = Non
         raise UserError(f"the header of {path} is damaged ({error}); {_HELP}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    check(path, tensors, header)
+    if damaged(tensors, header):
+        raise UserError(f"{path} is damaged: its checksum is not that of its content; {_HELP}")
     if tau is not None and not math.isclose(fitted, tau, rel_tol=1e-9):
         raise UserError(
             f"{path} imitates a neuron with tau {fitted}, not {tau}; set tau to {fitted}, "

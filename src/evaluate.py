@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdn.errors import UserError, door
+from sdn.named import Allow
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -25,6 +26,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--mac-pj", type=float, default=4.6, help="energy of a multiply-accumulate in picojoules")
     parser.add_argument("--ac-pj", type=float, default=0.9, help="energy of an accumulate in picojoules")
     parser.add_argument("--sigmoid-macs", type=float, default=4.0, help="what a sigmoid costs, in MACs")
+    parser.add_argument("--allow", action=Allow)
     return parser.parse_args(argv)
 
 

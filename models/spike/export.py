@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from sdn.errors import UserError
 from sdn.files import atomic_path
 
-from .heads import LinearEncoder, SequenceDecoder, StepDecoder
+from .heads import LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
 from .network import Network
 from .norms import BatchNorm, LayerNorm
 
@@ -46,6 +46,7 @@ class StepGraph(nn.Module):
         super().__init__()
         if not isinstance(network.decoder, (SequenceDecoder, StepDecoder)):
             raise UserError("only a network that decodes sequences or every step can be exported as a step")
+        refuse_windows(network.encoder)
         backbone = network.backbone
         constants = backbone.recurrence()
         self.n_layers, self.prenorm, self.d_model = len(backbone.layers), backbone.prenorm, backbone.d_model

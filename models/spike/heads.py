@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sdn.errors import UserError
 
@@ -28,6 +29,88 @@ class EmbeddingEncoder(nn.Embedding):
 
     def __init__(self, n_tokens: int, d_model: int) -> None:
         super().__init__(n_tokens, d_model)
+
+
+class ConvEncoder(nn.Module):
+    """Windows instead of samples: every ``stride`` steps one vector of the last ``kernel`` of them, (B, L / stride, D).
+
+    ``h_t = Σ_k W_k e_{(t + 1) stride - kernel + k} + b`` for k < kernel and t < ⌈L / stride⌉, where ``e`` are the rows
+    of an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the
+    sequence, padding after ``lengths`` included. The backbone then runs over a sequence ``stride`` times shorter.
+
+    Raises:
+        UserError: ``kernel`` is shorter than ``stride``, so that samples would be skipped, or a size is below 1.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_tokens: int | None = None,
+        d_input: int | None = None,
+        d_embed: int = 32,
+        kernel: int = 8,
+        stride: int = 4,
+        dropout: float = 0.0,
+        jitter: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 1 <= stride <= kernel:
+            raise UserError(f"the windows must overlap or touch: 1 <= stride <= kernel, not {stride} and {kernel}")
+        if (n_tokens is None) == (d_input is None):
+            raise UserError("a ConvEncoder reads tokens or numbers: give one of n_tokens and d_input")
+        if d_embed < 1:
+            raise UserError(f"d_embed must be at least 1, not {d_embed}")
+        if not 0 <= dropout < 1:
+            raise UserError(f"the encoder's dropout must be at least 0 and below 1, not {dropout}")
+        if jitter and kernel < 2 * stride - 1:
+            raise UserError(
+                f"jitter moves windows by up to stride - 1 samples, so kernel must be at least 2 stride - 1 "
+                f"= {2 * stride - 1} for none to be lost, not {kernel}"
+            )
+        self.kernel, self.stride, self.dropout, self.jitter = kernel, stride, dropout, jitter
+        self.embed = None if n_tokens is None else nn.Embedding(n_tokens, d_embed)
+        self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, stride)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Ids (B, L) or samples (B, L, d_input), of which the first ``lengths (B,)`` count -> (B, ⌈L / stride⌉, D).
+
+        In training each sample is silenced with probability ``dropout``, all its channels at once, and with ``jitter``
+        the windows of a batch lie 0 to stride - 1 samples later, at random: where a word falls into them is chance.
+        """
+        B, L = x.shape[:2]
+        e = x if self.embed is None else self.embed(x)
+        if lengths is not None:
+            outside = torch.arange(L, device=x.device) >= lengths.to(x.device).unsqueeze(1)
+            e = e.masked_fill(outside.unsqueeze(-1), 0)
+        if self.training and self.dropout:
+            keep = 1 - self.dropout
+            e = e * (torch.bernoulli(e.new_full((B, L, 1), keep)) / keep)
+        late = int(torch.randint(self.stride, ())) if self.training and self.jitter else 0
+        e = F.pad(e.transpose(1, 2), (self.kernel - self.stride - late, -L % self.stride + late))
+        return self.conv(e).transpose(1, 2)
+
+    def shorten(self, lengths: Tensor | int) -> Tensor | int:
+        """How many windows hold a sample of sequences of these lengths: ⌈lengths / stride⌉."""
+        return (lengths + self.stride - 1) // self.stride
+
+
+def encode(encoder: nn.Module, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """``encoder(x)`` and the lengths of what it returns.
+
+    An encoder that changes the length has a method ``shorten(lengths)`` and takes ``lengths`` as a second argument.
+    """
+    if not hasattr(encoder, "shorten"):
+        return encoder(x), lengths
+    return encoder(x, lengths), None if lengths is None else encoder.shorten(lengths)
+
+
+def refuse_windows(encoder: nn.Module) -> None:
+    """Raise :class:`UserError` for an encoder that has no answer after every sample, see :func:`encode`."""
+    if hasattr(encoder, "shorten"):
+        raise UserError(
+            "this network's encoder reads windows of several samples, so it cannot answer after every one; "
+            "train with encoder=linear or encoder=embedding to stream"
+        )
 
 
 class Summary(NamedTuple):

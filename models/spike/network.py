@@ -21,11 +21,22 @@ from torch import Tensor, nn
 
 from sdn.checksum import load_tensors, save_tensors
 from sdn.errors import UserError
+from sdn.named import require_allowed
 from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from .heads import EmbeddingEncoder, LinearEncoder, RetrievalDecoder, SequenceDecoder, StepDecoder, Summary
+from .heads import (
+    ConvEncoder,
+    EmbeddingEncoder,
+    LinearEncoder,
+    RetrievalDecoder,
+    SequenceDecoder,
+    StepDecoder,
+    Summary,
+    encode,
+    refuse_windows,
+)
 from .ssm import SpikingSSM
 from .state import State
 
@@ -65,13 +76,15 @@ class Network(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None, rate: float = 1.0) -> Tensor:
         """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``, of a decoder per step
         ``(B, L, C)``; log-probabilities ``(B, L, V)`` of a language model."""
-        h, _ = self.backbone(self.encoder(x), lengths=lengths, rate=rate)
+        x, lengths = encode(self.encoder, x, lengths)
+        h, _ = self.backbone(x, lengths=lengths, rate=rate)
         return self.decoder.log_prob(h) if isinstance(self.decoder, AdaptiveSoftmax) else self.decoder(h, lengths)
 
     def initial_state(self, batch: int = 1) -> NetworkState:
         """The state before the first sample."""
         if isinstance(self.decoder, RetrievalDecoder):
             raise UserError("retrieval compares two finished texts; it has no answer after every sample to stream")
+        refuse_windows(self.encoder)
         return NetworkState(self.backbone.initial_state(batch))
 
     @torch.no_grad()
@@ -86,7 +99,7 @@ class Network(nn.Module):
 
 
 def _encoder(spec: dict[str, Any], d_model: int) -> nn.Module:
-    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "adaptive": AdaptiveEmbedding}
+    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "conv": ConvEncoder, "adaptive": AdaptiveEmbedding}
     return _make("encoder", kinds, spec, d_model=d_model)
 
 
@@ -116,7 +129,8 @@ def load(path: str | PathLike[str]) -> Network:
     """Read a network that :func:`save` wrote, in evaluation mode, on the CPU.
 
     Raises:
-        UserError: no such file, not a network of ours, or damaged.
+        UserError: no such file, not a network of ours, damaged, or it names classes nobody vouches for
+            (:mod:`sdn.named`; import their module first, or call ``sdn.named.allow``).
     """
     try:
         tensors, header = load_tensors(path)
@@ -126,8 +140,9 @@ def load(path: str | PathLike[str]) -> Network:
         raise UserError(f"{path} is not a readable safetensors file ({error}); save the network again") from error
     if header.get("format") != FORMAT or "config" not in header:
         raise UserError(f"{path} holds no network: its header does not say {FORMAT}")
-    network = build(json.loads(header["config"]), tensors)
-    return network.eval()
+    spec = json.loads(header["config"])
+    require_allowed({part: spec.get(part) for part in ("model", "encoder", "decoder")}, path)
+    return build(spec, tensors).eval()
 
 
 def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:

@@ -139,14 +139,14 @@ def measure(
     sample = None
     try:
         for x, y, z in batches:
-            watch.mask = _inside(x, z)
+            length, watch.mask = _inside(module, x, z)
             output = module(x, z)
             watch.keep_raster = False
             sample = x[0] if sample is None else sample
             theirs = other(x, z)
             figures.add(module.task(output, y, z))
             swapped.add(module.task(theirs, y, z))
-            steps += float(x.shape[0] * x.shape[1] if watch.mask is None else watch.mask.sum())
+            steps += float(x.shape[0] * length if watch.mask is None else watch.mask.sum())
             samples += len(x)
             if output.dim() == 2 and y.dim() == 1:
                 predictions.append(output.argmax(-1))
@@ -175,9 +175,10 @@ def measure(
     )
 
 
-def _inside(x: Tensor, z: Mapping[str, Any]) -> Tensor | None:
-    """``(B, 1, L)``: 1 at the steps of the sequence, 0 in its padding; None where nothing is padded."""
-    lengths = z.get("lengths")
+def _inside(module: SequenceModule, x: Tensor, z: Mapping[str, Any]) -> tuple[int, Tensor | None]:
+    """Steps L of the backbone, and ``(B, 1, L)``: 1 at those of the sequence, 0 in its padding; None if unpadded."""
+    shorten = getattr(module.encoder, "shorten", lambda lengths: lengths)
+    length, lengths = int(shorten(x.shape[1])), z.get("lengths")
     if lengths is None:
-        return None
-    return (torch.arange(x.shape[1]) < lengths.unsqueeze(1)).unsqueeze(1).float()
+        return length, None
+    return length, (torch.arange(length) < shorten(lengths).unsqueeze(1)).unsqueeze(1).float()

@@ -120,7 +120,7 @@ def test_broken_files_are_refused_in_a_sentence(tmp_path, damage):
 
 def test_unknown_parts_and_streams_that_cannot_be():
     with pytest.raises(UserError, match="unknown encoder"):
-        Network(SPEC | {"encoder": {"kind": "conv"}})
+        Network(SPEC | {"encoder": {"kind": "wavelet"}})
     with pytest.raises(UserError, match="does not fit"):
         Network(SPEC | {"decoder": {"kind": "sequence", "d_output": 2, "typo": 1}})
     with pytest.raises(UserError, match="retrieval"):

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sdn.checksum import KEY, check_zip, checksum, load_tensors, save_tensors, seal_zip
+from sdn.checksum import KEY, checksum, damaged_archive, load_tensors, save_tensors, seal_archive
 from sdn.errors import UserError
 
 TENSORS = {
@@ -56,20 +56,21 @@ def test_every_flipped_bit_of_a_tensor_file_is_noticed(tmp_path):
         assert same(tensors, TENSORS)
 
 
-def test_every_flipped_bit_of_a_torch_file_is_noticed(tmp_path):
+def test_every_flipped_bit_of_a_sealed_archive_is_noticed(tmp_path):
     path = tmp_path / "x.pt"
-    content = {"weights": TENSORS["a"], "config": {"tau": 0.125}}
-    torch.save(content, path)
-    assert check_zip(path)
-    seal_zip(path)
+    torch.save({"weights": TENSORS["a"], "config": {"tau": 0.125}}, path)
+    assert damaged_archive(path) is None
+    seal_archive(path)
+    assert damaged_archive(path) is None
     for mmap in (False, True):
-        assert torch.equal(torch.load(path, weights_only=True, mmap=mmap)["weights"], content["weights"])
+        assert torch.equal(torch.load(path, weights_only=True, mmap=mmap)["weights"], TENSORS["a"])
+    unseen = 0
     for raw in flips(path.read_bytes()):
         path.write_bytes(raw)
-        try:
-            assert not check_zip(path) or torch.equal(torch.load(path, weights_only=True)["weights"], TENSORS["a"])
-        except UserError:
-            continue
+        if damaged_archive(path) is None:
+            unseen += 1
+            assert torch.equal(torch.load(path, weights_only=True)["weights"], TENSORS["a"])
+    assert unseen <= 4  # in the length of the seal itself: the records are compared instead
 
 
 def test_files_without_a_checksum_pass(tmp_path):
@@ -77,18 +78,6 @@ def test_files_without_a_checksum_pass(tmp_path):
     assert same(load_tensors(tmp_path / "x.safetensors")[0], TENSORS)
     save_file(TENSORS, tmp_path / "y.safetensors")
     assert load_tensors(tmp_path / "y.safetensors")[1] == {}
-    torch.save(TENSORS, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
-    assert not check_zip(tmp_path / "x.pt")
-
-
-def test_records_of_an_unsealed_file_are_compared_with_their_crc(tmp_path):
-    path = tmp_path / "x.pt"
-    torch.save(torch.arange(100), path)
-    raw = bytearray(path.read_bytes())
-    raw[raw.index(torch.arange(100).numpy().tobytes()) + 8] ^= 1
-    path.write_bytes(raw)
-    with pytest.raises(UserError, match="damaged"):
-        check_zip(path)
 
 
 @pytest.mark.parametrize("what", ["tensor", "name", "header", "shape"])

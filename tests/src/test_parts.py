@@ -185,3 +185,11 @@ def test_every_optimizer_config(name: str):
 
     model = nn.ModuleDict({"backbone": Backbone()})
     assert make_optimizer(compose(f"optimizer={name}")["optimizer"], model, model["backbone"]).param_groups
+
+
+def test_an_encoder_of_windows_does_not_go_with_a_label_a_step():
+    from src.config import compose
+    from src.module import SequenceModule
+
+    with pytest.raises(UserError, match="windows"):
+        SequenceModule(compose("experiment=spikingssm/qtdb", "encoder=conv"), SHAPES)

@@ -112,5 +112,5 @@ def test_a_changed_number_is_noticed_wherever_it_stands(data_file):
     raw = bytearray(path.read_bytes())
     raw[raw.rindex(last)] ^= 1  # the lowest bit of one potential
     path.write_bytes(raw)
-    with pytest.raises(UserError, match="checksum"):
+    with pytest.raises(UserError, match="not what was written"):
         load(path)
