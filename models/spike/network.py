@@ -37,6 +37,7 @@ from .heads import (
     encode,
     refuse_windows,
 )
+from .shipped import locate
 from .ssm import SpikingSSM
 from .state import State
 
@@ -128,10 +129,14 @@ def save(network: Network, path: str | PathLike[str]) -> None:
 def load(path: str | PathLike[str]) -> Network:
     """Read a network that :func:`save` wrote, in evaluation mode, on the CPU.
 
+    Args:
+        path: its file, or the name of a network that ships, such as ``"digits"`` (:mod:`models.spike.shipped`).
+
     Raises:
         UserError: no such file, not a network of ours, damaged, or it names classes nobody vouches for
             (:mod:`sdn.named`; import their module first, or call ``sdn.named.allow``).
     """
+    path = locate(path)
     try:
         tensors, header = load_tensors(path)
     except (FileNotFoundError, IsADirectoryError) as error:

@@ -46,6 +46,7 @@ class ListOps(SequenceData):
 
     _name_ = "listops"
     d_output = 10
+    class_names = tuple("0123456789")
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ class Pathfinder(SequenceData):
 
     _name_ = "pathfinder"
     d_output = 2
+    class_names = ("apart", "joined")
 
     def __init__(
         self,

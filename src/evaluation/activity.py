@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.spike.lengths import real_steps
 from sdn.errors import UserError
 from sdn.neurons import SDNNeuron, make_neuron
 from src.callbacks.firing_rate import neurons
@@ -181,4 +182,4 @@ def _inside(module: SequenceModule, x: Tensor, z: Mapping[str, Any]) -> tuple[in
     length, lengths = int(shorten(x.shape[1])), z.get("lengths")
     if lengths is None:
         return length, None
-    return length, (torch.arange(length) < shorten(lengths).unsqueeze(1)).unsqueeze(1).float()
+    return length, real_steps(shorten(lengths), length).unsqueeze(1).float()
