@@ -172,8 +172,8 @@ def load(path: Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise UserError(
-                f"{path} holds an array of objects, which would have to be unpickled; store sequences of many lengths end to "
-                "end as x (T, d) with lengths (n,), or as x0, x1, ..."
+                f"{path} holds an array of objects, which would have to be unpickled; store sequences of many lengths "
+                "end to end as x (T, d) with lengths (n,), or as x0, x1, ..."
             ) from error
         raise UserError(f"{path} cannot be read ({error}); write it again") from error
     except UserError:

@@ -199,10 +199,7 @@ class Family(SequenceData):
         if not len(samples.x):
             raise UserError(f"there are no samples in {self.path}")
         x, y = self._cut(samples)
-        if samples.tokens is None:
-            flat = _numbers(x, samples.where)
-        else:
-            flat = torch.from_numpy(np.concatenate(x))
+        flat = _numbers(x, samples.where) if samples.tokens is None else torch.from_numpy(np.concatenate(x))
         tensors = {"flat": flat, "ends": torch.tensor([len(row) for row in x]).cumsum(0)}
         tensors["y"], classes = self._answers(y, samples)
         if samples.split is not None:
@@ -247,8 +244,8 @@ class Family(SequenceData):
             return torch.from_numpy(gate.finite(values, lambda i: f"the target of {where(i)}")), None
         if any(np.ndim(value) for value in y[:1]):
             raise UserError(
-                f"the targets of {self.path} are rows of numbers, not classes; choose task=per_step decoder=per_step for a "
-                "class a step, or task=regression"
+                f"the targets of {self.path} are rows of numbers, not classes; choose task=per_step decoder=per_step for "
+                "a class a step, or task=regression"
             )
         ids, names = gate.classes(y, where, samples.class_names)
         return ids, list(names)

@@ -76,7 +76,7 @@ def classes(values: Sequence[Any], where: Where, known: Sequence[str] | None = N
     if len(kinds) > 1:
         odd = next(i for i, label in enumerate(labels) if isinstance(label, str) != isinstance(labels[0], str))
         raise UserError(
-            f"labels are text or numbers, not both: {labels[0]!r} is that of {where(0)}, {labels[odd]!r} of {where(odd)}"
+            f"labels are text or numbers: {labels[0]!r} is that of {where(0)}, {labels[odd]!r} of {where(odd)}"
         )
     names = tuple(str(label) for label in sorted(set(labels))) if known is None else tuple(known)
     ids = {name: i for i, name in enumerate(names)}
