@@ -13,11 +13,9 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from .checksum import damaged, sealed
+from .checksum import damaged, save_tensors
 from .errors import UserError
-from .files import atomic_path
 from .lif import check_tau
 from .network import ReducedSDN
 
@@ -45,9 +43,7 @@ def save_reduced(sdn: ReducedSDN, path: str | os.PathLike[str]) -> None:
         header["meta"] = json.dumps(sdn.meta, sort_keys=True)
     except TypeError as error:
         raise UserError(f"the facts kept with an SDN must be plain numbers and text: {error}") from error
-    tensors = {name: value.detach().cpu().contiguous() for name, value in sdn.named_buffers()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors, sealed(tensors, header)))
+    save_tensors(path, dict(sdn.named_buffers()), header)
 
 
 def pretrained_taus() -> list[float]:

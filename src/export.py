@@ -51,7 +51,7 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
         "model": model,
         "encoder": _encoder(module),
         "decoder": _decoder(module),
-        "facts": {"dataset": config["dataset"].get("_name_"), **facts},
+        "facts": {"dataset": config["dataset"].get("_name_"), **module.facts(), **facts},
     }
     parts = ("backbone.", "encoder.", "decoder.")
     tensors = {name: value for name, value in module.state_dict().items() if name.startswith(parts)}

@@ -68,9 +68,14 @@ class SequenceModule(pl.LightningModule):
         from src.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(path, map_location)
-        module = cls(checkpoint["config"], SimpleNamespace(**checkpoint["shapes"]))
+        module = cls(checkpoint["config"], SimpleNamespace(**checkpoint["shapes"], facts=checkpoint.get("facts", {})))
         module.load_state_dict(checkpoint["state_dict"])
         return module.eval()
+
+    def facts(self) -> dict[str, Any]:
+        """What a user of the trained network must know of its data, see :meth:`SequenceData.facts`."""
+        tell = getattr(self.data, "facts", {})
+        return tell() if callable(tell) else tell
 
     # -- forward and scores ---------------------------------------------------------------------------------------
 
@@ -176,6 +181,7 @@ class SequenceModule(pl.LightningModule):
             dist.all_gather_object(everyone, own)
         checkpoint["config"] = self.config
         checkpoint["shapes"] = {name: getattr(self.data, name, None) for name in Shapes.__annotations__}
+        checkpoint["facts"] = self.facts()
         checkpoint["processes"] = everyone
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from sdn.errors import UserError
 
+from .lengths import real_steps
+
 Mode = Literal["pool", "last"]
 
 
@@ -80,8 +82,7 @@ class ConvEncoder(nn.Module):
         B, L = x.shape[:2]
         e = x if self.embed is None else self.embed(x)
         if lengths is not None:
-            outside = torch.arange(L, device=x.device) >= lengths.to(x.device).unsqueeze(1)
-            e = e.masked_fill(outside.unsqueeze(-1), 0)
+            e = e.masked_fill(~real_steps(lengths, L, x.device).unsqueeze(-1), 0)
         if self.training and self.dropout:
             keep = 1 - self.dropout
             e = e * (torch.bernoulli(e.new_full((B, L, 1), keep)) / keep)
@@ -127,7 +128,7 @@ def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
     lengths = lengths.to(h.device)
     if mode == "last":
         return h[torch.arange(len(h), device=h.device), lengths - 1]
-    inside = torch.arange(h.shape[1], device=h.device) < lengths.unsqueeze(1)
+    inside = real_steps(lengths, h.shape[1])
     # masked_fill and not a product: whatever stands in the padding, NaN included, must not come through
     return h.masked_fill(~inside.unsqueeze(-1), 0).sum(1) / lengths.unsqueeze(1).to(h.dtype)
 
@@ -143,8 +144,7 @@ class _Summarising(nn.Module):
         self.mode, self.use_lengths = mode, use_lengths
 
     def summary(self, h: Tensor, lengths: Tensor | None) -> Tensor:
-        if self.use_lengths and lengths is None:
-            raise UserError("decoder.use_lengths is on but this data set gives no lengths; set it to false")
+        """Over the real steps; without ``lengths`` all are real."""
         return summarise(h, self.mode, lengths if self.use_lengths else None)
 
 

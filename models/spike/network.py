@@ -16,12 +16,11 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sdn.checksum import load_tensors, save_tensors
 from sdn.errors import UserError
-from sdn.files import atomic_path
 from sdn.named import require_allowed
 from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron
@@ -38,6 +37,7 @@ from .heads import (
     encode,
     refuse_windows,
 )
+from .shipped import locate
 from .ssm import SpikingSSM
 from .state import State
 
@@ -122,23 +122,23 @@ def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any],
 
 
 def save(network: Network, path: str | PathLike[str]) -> None:
-    """Write ``network`` to one safetensors file, atomically."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
+    """Write ``network`` to one safetensors file with a checksum, atomically."""
+    save_tensors(path, network.state_dict(), {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
 
 
 def load(path: str | PathLike[str]) -> Network:
     """Read a network that :func:`save` wrote, in evaluation mode, on the CPU.
 
+    Args:
+        path: its file, or the name of a network that ships, such as ``"digits"`` (:mod:`models.spike.shipped`).
+
     Raises:
         UserError: no such file, not a network of ours, damaged, or it names classes nobody vouches for
             (:mod:`sdn.named`; import their module first, or call ``sdn.named.allow``).
     """
+    path = locate(path)
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, header = load_tensors(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"no network file at {path}") from error
     except (SafetensorError, OSError) as error:

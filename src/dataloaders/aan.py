@@ -62,6 +62,7 @@ class AAN(SequenceData):
 
     _name_ = "aan"
     d_output = 2
+    class_names = ("not cited", "cited")
 
     def __init__(
         self,

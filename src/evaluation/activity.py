@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.spike.lengths import real_steps
 from sdn.errors import UserError
 from sdn.neurons import LIF, SDNNeuron
 from src.callbacks.firing_rate import neurons
@@ -217,4 +218,4 @@ def _inside(module: SequenceModule, x: Tensor, z: Mapping[str, Any]) -> tuple[in
     length, lengths = int(shorten(x.shape[1])), z.get("lengths")
     if lengths is None:
         return length, None
-    return length, (torch.arange(length, device=x.device) < shorten(lengths).unsqueeze(1)).unsqueeze(1)
+    return length, real_steps(shorten(lengths), length).unsqueeze(1)

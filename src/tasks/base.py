@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from models.spike.lengths import real_steps
+
 Sums = dict[str, tuple[Tensor, Tensor]]
 """Name -> (sum, count): two 0-dim tensors whose ratio is the mean over what was counted."""
 
@@ -34,7 +36,7 @@ def counted_steps(y: Tensor, z: dict[str, Any]) -> Tensor:
     lengths = z.get("lengths")
     if lengths is None:
         return counts
-    return counts & (torch.arange(y.shape[1], device=y.device) < lengths.to(y.device).unsqueeze(1))
+    return counts & real_steps(lengths, y.shape[1], y.device)
 
 
 class Task(nn.Module):

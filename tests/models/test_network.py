@@ -208,3 +208,15 @@ def test_nir_refuses_what_it_cannot_express():
         to_nir([affine, LIF(0.2, "bptt", "soft")])
     with pytest.raises(UserError, match="begin"):
         to_nir([LIF(0.2)])
+
+
+def test_any_changed_bit_of_the_file_is_refused(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save(_network(), path)
+    raw = path.read_bytes()
+    for place in range(100, len(raw), len(raw) // 150):
+        changed = bytearray(raw)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(UserError):
+            load(path)
