@@ -40,14 +40,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu
 class ConvEncoder(nn.Module):
     """Windows instead of samples: every ``stride`` steps one vector of the last ``kernel`` of them, (B, L / stride, D).
 
-    ``h_t = f(Σ_k W_k e_{(t + 1) stride - kernel + k} + b)`` for k < kernel and t < ⌈L / stride⌉, where ``e`` are the rows
-    of an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the
-    sequence, padding after ``lengths`` included; ``activation`` f is the
-    identity ("none"), "relu" or "gelu". The backbone then runs over a sequence ``stride`` times shorter.
+    ``h_t = f(Σ_k W_k e_{(t + 1) stride - kernel + k} + b)`` for k < kernel and t < ⌈L / stride⌉, where ``e`` are the
+    rows of an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the
+    sequence, padding after ``lengths`` included; f is the identity, "relu" or "gelu". The backbone then runs over a
+    sequence ``stride`` times shorter.
 
     Raises:
-        UserError: ``kernel`` is shorter than ``stride``, so that samples would be skipped, or a size is below 1, or another option out of
-            range.
+        UserError: ``kernel`` is shorter than ``stride``, so that samples would be skipped, or an option is out of range.
     """
 
     def __init__(
