@@ -46,7 +46,7 @@ class ConvEncoder(nn.Module):
     sequence ``stride`` times shorter.
 
     Raises:
-        UserError: ``kernel`` is shorter than ``stride``, so that samples would be skipped, or an option is out of range.
+        UserError: ``kernel`` is shorter than ``stride``, which would skip samples, or an option is out of range.
     """
 
     def __init__(
