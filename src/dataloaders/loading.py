@@ -147,7 +147,8 @@ class _MarkedCollate:
     def __call__(self, batch: tuple[Any, torch.Tensor | None]) -> Any:
         samples, weight = batch
         x, y, z = self.collate(samples)
-        check_lengths(z.get("lengths"), *x.shape[:2])  # here they are on the CPU, whatever trains
+        if "lengths" in z:
+            check_lengths(z["lengths"], *x.shape[:2])  # here they are on the CPU, whatever trains
         return x, y, (z if weight is None else {**z, "weight": weight})
 
 
