@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sdn.checksum import damaged_archive
 from sdn.errors import UserError
+from sdn.named import require_allowed
 from src.paths import resolve
 
 PREVIOUS = "previous.ckpt"
@@ -25,8 +26,8 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     """A checkpoint of this loop, read with ``weights_only=True``, its checksums compared.
 
     Raises:
-        UserError: no such file, cut short or changed, or one of another program. Where a whole one lies beside a torn
-            one it is named.
+        UserError: no such file, cut short or changed, one of another program, or it names classes nobody vouches for.
+            Where a whole one lies beside a torn one it is named.
     """
     found = resolve(path)
     if not found.is_file():
@@ -47,6 +48,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     wanted = {"state_dict": dict, "config": dict, "shapes": dict}
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(k), t) for k, t in wanted.items()):
         raise UserError(f"{found} was not written by this training loop; give one of its checkpoints/*.ckpt")
+    require_allowed(checkpoint["config"], found)
     return checkpoint
 
 

@@ -16,12 +16,11 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sdn.checksum import load_tensors, save_tensors
 from sdn.errors import UserError
-from sdn.files import atomic_path
 from sdn.named import require_allowed
 from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron
@@ -38,6 +37,7 @@ from .heads import (
     encode,
     refuse_windows,
 )
+from .lengths import check_lengths
 from .shipped import locate
 from .ssm import SpikingSSM
 from .state import State
@@ -77,7 +77,14 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, rate: float = 1.0) -> Tensor:
         """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``, of a decoder per step
-        ``(B, L, C)``; log-probabilities ``(B, L, V)`` of a language model."""
+        ``(B, L, C)``; log-probabilities ``(B, L, V)`` of a language model.
+
+        Without ``lengths (B,)`` every step is real.
+
+        Raises:
+            UserError: lengths outside 1 .. L.
+        """
+        check_lengths(lengths, *x.shape[:2])
         x, lengths = encode(self.encoder, x, lengths)
         h, _ = self.backbone(x, lengths=lengths, rate=rate)
         return self.decoder.log_prob(h) if isinstance(self.decoder, AdaptiveSoftmax) else self.decoder(h, lengths)
@@ -90,10 +97,16 @@ class Network(nn.Module):
         return NetworkState(self.backbone.initial_state(batch))
 
     @torch.no_grad()
-    def step(self, x: Tensor, state: NetworkState, constants: list | None = None) -> tuple[Tensor, NetworkState]:
+    def step(
+        self, x: Tensor, state: NetworkState, constants: list | None = None, rate: float = 1.0
+    ) -> tuple[Tensor, NetworkState]:
         """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far, of a
-        decoder per step those of this sample."""
-        h, layers = self.backbone.step(self.encoder(x), state.layers, constants)
+        decoder per step those of this sample.
+
+        ``rate`` is the sampling step in units of the training data's; ``constants``, ``backbone.recurrence(rate)``,
+        saves computing them at every sample.
+        """
+        h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
         logits, summary = self.decoder.step(h, state.summary)
@@ -123,10 +136,8 @@ def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any],
 
 
 def save(network: Network, path: str | PathLike[str]) -> None:
-    """Write ``network`` to one safetensors file, atomically."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
+    """Write ``network`` to one safetensors file with a checksum, atomically."""
+    save_tensors(path, network.state_dict(), {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
 
 
 def load(path: str | PathLike[str]) -> Network:
@@ -141,9 +152,7 @@ def load(path: str | PathLike[str]) -> Network:
     """
     path = locate(path)
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, header = load_tensors(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"no network file at {path}") from error
     except (SafetensorError, OSError) as error:

@@ -34,8 +34,9 @@ def shape_of(module: SequenceModule, length: float, rates: Sequence[float]) -> S
         encoder_weights=encoder_weights,
         decoder_weights=_weights(head),
         classes=module.data.d_output if softmax is None else softmax.n_classes,
-        decode_every_step=softmax is not None,
+        decode_every_step=softmax is not None or getattr(module.decoder, "every_step", False),
         trainable_B=bool(config["layer"]["trainable_B"]),
+        parameters=sum(p.numel() for p in module.parameters()),
     )
 
 
