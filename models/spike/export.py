@@ -12,6 +12,7 @@ and takes and returns its state as plain tensors, stacked over layers.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -28,7 +29,8 @@ from .network import Network
 from .norms import BatchNorm, LayerNorm
 
 STATE: tuple[str, ...] = ("modes_re", "modes_im", "membrane", "summary", "count")
-"""Names of the state tensors: ``(n, B, H, N)`` twice, ``(n, B, H)``, ``(B, H)`` and ``(1,)``."""
+"""Names of the state tensors: ``(n, B, H, N)`` twice, ``(n, B, H)``, ``(B, H)`` in float64 and ``(1,)`` in int64. In
+float32 the last two would count, and sum up, no further than to 2^24 samples."""
 
 
 class StepGraph(nn.Module):
@@ -76,7 +78,8 @@ class StepGraph(nn.Module):
         """Zeros, in the order of :data:`STATE`."""
         zeros = self.D.new_zeros
         modes = (self.n_layers, batch, self.d_model, self.n_modes)
-        return zeros(modes), zeros(modes), zeros(modes[:3]), zeros(batch, self.d_model), zeros(1)
+        summary, count = zeros(batch, self.d_model, dtype=torch.float64), zeros(1, dtype=torch.int64)
+        return zeros(modes), zeros(modes), zeros(modes[:3]), summary, count
 
     def forward(
         self, x: Tensor, modes_re: Tensor, modes_im: Tensor, membrane: Tensor, summary: Tensor, count: Tensor
@@ -95,8 +98,8 @@ class StepGraph(nn.Module):
             all_im.append(im)
             all_u.append(u)
         count = count + 1
-        summary = summary + x if self.pool else x
-        logits = self.output(summary / count if self.pool else summary)
+        summary = summary + x.double() if self.pool else x.double()
+        logits = self.output((summary / count).to(x.dtype) if self.pool else x)
         return logits, torch.stack(all_re), torch.stack(all_im), torch.stack(all_u), summary, count
 
     def neuron(self, i: int, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,13 +140,15 @@ def example(network: Network, batch: int = 1) -> Tensor:
 def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> Path:
     """Write the step as an ONNX graph: inputs ``x`` and the state, outputs ``logits`` and the state as ``next_*``.
 
+    The network's facts are the model's metadata, a key each, text as it is and everything else as JSON.
+
     Needs the packages onnx and onnxscript (requirements-export.txt).
 
     Raises:
         UserError: the packages are missing, or the network has no step.
     """
     try:
-        import onnx  # noqa: F401
+        import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError("ONNX export needs two packages: pip install onnx onnxscript") from error
@@ -159,6 +164,11 @@ def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> 
             external_data=False,
             verbose=False,
         )
+        model = onnx.load(str(temporary))
+        for key, value in network.facts.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=text))
+        onnx.save(model, str(temporary))
     return Path(path)
 
 
