@@ -20,8 +20,8 @@ def notice(config: Mapping[str, Any]) -> str | None:
     tau = layer.get("tau")
     if not layer.get("sdn"):
         return (
-            f"faithful=true: the schedules and mistakes of the released code, but the SDN for tau {tau} is ours, fitted "
-            "anew; for the released one give its file, model.layer.sdn=..._125.pkl"
+            f"faithful=true: the schedules and mistakes of the released code, but the SDN for tau {tau} is ours, "
+            "fitted anew; for the released one give its file, model.layer.sdn=..._125.pkl"
         )
     source = str(load_reduced(layer["sdn"]).meta.get("source", ""))
     whose = "the released one" if source.startswith("released network") else "yours"

@@ -29,5 +29,5 @@ def test_it_says_whose_sdn_it_uses(tmp_path):
 
 def test_a_file_that_is_no_sdn_is_told(tmp_path):
     torch.save({}, tmp_path / "x.pkl")
-    with pytest.raises(UserError, match="sdn.convert"):
+    with pytest.raises(UserError, match=r"sdn\.convert"):
         notice(compose("faithful=true", f"model.layer.sdn={tmp_path / 'x.pkl'}"))
