@@ -100,6 +100,7 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
 
     from src.callbacks.parameters import count
     from src.checkpoint import freeze_all_but_decoder, load_checkpoint, load_pretrained
+    from src.faithful import notice
     from src.inherit import check_continues, judged
     from src.module import SequenceModule
     from src.registry import build
@@ -135,6 +136,8 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
     trainer.callbacks.insert(0, record := Record(config))  # before the checkpoints, which carry its history
     if trainer.is_global_zero:
         log.info("run folder %s", Path.cwd())
+        if said := notice(config):
+            log.info(said)
 
     figures = _fit(trainer, module, config, checkpoint) if train["mode"] == "fit" else {}
     if train["mode"] == "validate":
