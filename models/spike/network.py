@@ -140,20 +140,11 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
         UserError: description and weights do not belong together.
     """
     try:
-        options = dict(spec["model"])
-        layer = dict(options.get("layer", {}))
-        wants_sdn = layer.get("neuron", "sdn") == "sdn"
-        if wants_sdn:
-            options["layer"] = layer | {"neuron": "sltt", "sdn": None}
-        network = Network({**spec, "model": options})
+        model = dict(spec["model"])
+        model["layer"] = with_sdn_from(tensors, model.get("layer", {}))
+        network = Network({**spec, "model": model})
     except KeyError as error:
         raise UserError(f"the description of the network lacks {error}") from error
-    network.spec = json.loads(json.dumps(spec))
-    if wants_sdn:
-        for i, part in enumerate(network.backbone.layers):
-            prefix = f"backbone.layers.{i}.neuron.sdn."
-            weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            part.neuron = SDNNeuron(ReducedSDN(weights, part.neuron.tau))
     try:
         network.load_state_dict(dict(tensors))
     except RuntimeError as error:
