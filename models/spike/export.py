@@ -12,6 +12,7 @@ and takes and returns its state as plain tensors, stacked over layers.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -24,7 +25,7 @@ from sdn.errors import UserError
 from sdn.files import atomic_path
 
 from .constants import FoldedNorm, step_constants
-from .heads import LinearEncoder, SequenceDecoder
+from .heads import LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
 from .network import Network
 
 STATE: tuple[str, ...] = ("modes_re", "modes_im", "membrane", "summary", "count")
@@ -34,7 +35,8 @@ STATE: tuple[str, ...] = ("modes_re", "modes_im", "membrane", "summary", "count"
 class StepGraph(nn.Module):
     """``(x_t, *state) -> (logits_t, *state)`` for one sample of a causal network.
 
-    ``x_t`` is ``(B, d_input)``, or ids ``(B,)`` behind an embedding; logits ``(B, C)`` are those of the samples so far.
+    ``x_t`` is ``(B, d_input)``, or ids ``(B,)`` behind an embedding; logits ``(B, C)`` are those of the samples so
+    far, or of this sample if the network decodes every step.
     The neuron is the exact recurrence, whatever the network was trained with.
 
     Raises:
@@ -43,13 +45,14 @@ class StepGraph(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        if not isinstance(network.decoder, SequenceDecoder):
-            raise UserError("only networks with a sequence decoder can be exported as a step")
+        if not isinstance(network.decoder, (SequenceDecoder, StepDecoder)):
+            raise UserError("only a network that decodes sequences or every step can be exported as a step")
+        refuse_windows(network.encoder)
         backbone = network.backbone
         constants = step_constants(backbone, "onnx")
         self.n_layers, self.prenorm, self.d_model = len(backbone.layers), backbone.prenorm, backbone.d_model
         self.n_modes = constants.A.shape[-1]
-        self.pool = network.decoder.mode == "pool"
+        self.pool = isinstance(network.decoder, SequenceDecoder) and network.decoder.mode == "pool"
         self.encoder, self.output = network.encoder, network.decoder.output
         for name, values in {
             "a_re": constants.A.real,
@@ -126,13 +129,15 @@ def example(network: Network, batch: int = 1) -> Tensor:
 def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> Path:
     """Write the step as an ONNX graph: inputs ``x`` and the state, outputs ``logits`` and the state as ``next_*``.
 
+    The network's facts are the model's metadata, a key each, text as it is and everything else as JSON.
+
     Needs the packages onnx and onnxscript (requirements-export.txt).
 
     Raises:
         UserError: the packages are missing, or the network has no step.
     """
     try:
-        import onnx  # noqa: F401
+        import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError("ONNX export needs two packages: pip install onnx onnxscript") from error
@@ -148,6 +153,11 @@ def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> 
             external_data=False,
             verbose=False,
         )
+        model = onnx.load(str(temporary))
+        for key, value in network.facts.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=text))
+        onnx.save(model, str(temporary))
     return Path(path)
 
 

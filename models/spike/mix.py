@@ -1,6 +1,7 @@
 """The mix: spikes to channels by a 1x1 convolution and a gated linear unit, with dropout of whole channels around it.
 
-For the spikes s (B, H, L) in {0, 1} (or graded values), time last, and channel masks m (B, H), m' (B, H) with values 0 or 1/(1-p)::
+For the spikes s (B, H, L) in {0, 1}, or graded values, time last, and channel masks m (B, H), m' (B, H) with values 0
+or 1/(1-p)::
 
     [a; b] = W (m ⊙ s) + bias,   z = m' ⊙ a σ(b)                       W (2H, H)
 

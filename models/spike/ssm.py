@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -22,8 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from sdn.errors import UserError
-from sdn.neurons import make_neuron
+from sdn.lif import check_tau
+from sdn.network import ReducedSDN
+from sdn.neurons import SDNNeuron, make_neuron
 
+from .lengths import real_steps
 from .norms import make_norm, normed
 from .ss4d import SS4D, Recurrence
 from .state import State
@@ -79,10 +83,12 @@ class SpikingSSM(nn.Module):
             raise UserError(f"d_model and n_layers must be at least 1, not {d_model} and {n_layers}")
         if postnorm not in POSTNORMS:
             raise UserError(f"unknown postnorm {postnorm!r}; choose one of {', '.join(POSTNORMS)}")
-        options, neuron = _layer_options(layer)
+        options, make = _layer_options(layer)
         self.d_model = self.d_output = d_model
         self.prenorm, self.mask_padding = prenorm, mask_padding
-        self.layers = nn.ModuleList(SS4D(d_model, dropout=dropout, neuron=neuron(d_model), **options) for _ in range(n_layers))
+        self.layers = nn.ModuleList(
+            SS4D(d_model, dropout=dropout, neuron=make(d_model), **options) for _ in range(n_layers)
+        )
         if not prenorm and postnorm == "legacy":
             make_norm(norm, d_model)
             norm = "none"
@@ -135,8 +141,7 @@ class SpikingSSM(nn.Module):
         """``(B, 1, L)``, 1 where the sequence is and 0 where it is padded; None if there is nothing to mask."""
         if not self.mask_padding or lengths is None:
             return None
-        positions = torch.arange(x.shape[1], device=x.device)
-        return (positions < lengths.to(x.device).unsqueeze(-1)).unsqueeze(1).to(x.dtype)
+        return real_steps(lengths, x.shape[1], x.device).unsqueeze(1).to(x.dtype)
 
     def _refuse_training(self) -> None:
         if self.training:
@@ -159,3 +164,35 @@ def _layer_options(layer: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[
     if callable(given):
         return options, given
     return options, lambda d_model: make_neuron(given, d_model=d_model, **of_neuron)
+
+
+def with_sdn_from(
+    tensors: Mapping[str, Tensor], layer: Mapping[str, Any], prefix: str = "backbone."
+) -> Mapping[str, Any]:
+    """The options ``layer`` of a network whose weights are at hand, with its SDNs taken from them, not from a file.
+
+    ``SpikingSSM(d_model, layer=with_sdn_from(tensors, layer))`` builds the network of a checkpoint whose SDN file is
+    gone; its weights are loaded afterwards as usual. Other neurons than "sdn" are left as they are.
+
+    Args:
+        tensors: the state by name; the SDN of layer i under ``{prefix}layers.{i}.neuron.sdn.``.
+
+    Raises:
+        UserError: when the network is built: no SDN among the weights, or a damaged one.
+    """
+    if not isinstance(layer, Mapping):
+        return layer  # refused when the network is built
+    neuron = layer.get("neuron", "sdn")
+    own = dict(neuron) if isinstance(neuron, Mapping) else {}
+    if (own.get("_name_") if own else neuron) != "sdn":
+        return layer
+    options = {key: (own if own else layer).get(key) for key in ("tau", "surrogate", "width")}
+    tau = check_tau(0.125 if options["tau"] is None else options["tau"])
+    numbers = itertools.count()
+
+    def make(d_model: int) -> SDNNeuron:
+        start = f"{prefix}layers.{next(numbers)}.neuron.sdn."
+        weights = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+        return SDNNeuron(ReducedSDN(weights, tau), options["surrogate"] or "triangle", options["width"])
+
+    return {key: value for key, value in layer.items() if key not in NEURON_OPTIONS} | {"neuron": make}
