@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sdn.errors import UserError
 
-from .lengths import real_steps
+from .lengths import check_lengths, real_steps
 
 Mode = Literal["pool", "last"]
 
@@ -124,14 +124,22 @@ def refuse_windows(encoder: nn.Module) -> None:
 
 
 class Summary(NamedTuple):
-    """Running summary of a stream: sum over the samples so far, or the last one, ``(B, D)``; and their number."""
+    """Running summary of a stream: sum over the samples so far, or the last one, ``(B, D)``; and their number.
+
+    The sum is float64 where the device has it: in float32 it stops to grow after 2^24 samples, 17 minutes of sound.
+    """
 
     value: Tensor
     count: int
 
 
 def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
-    """(B, L, D) -> (B, D): the mean over time or the last step, of the first ``lengths`` (B,) steps if given."""
+    """(B, L, D) -> (B, D): the mean over time or the last step, of the first ``lengths`` (B,) steps if given.
+
+    Raises:
+        UserError: lengths outside 1 .. L.
+    """
+    check_lengths(lengths, *h.shape[:2])
     if lengths is None:
         return h.mean(1) if mode == "pool" else h[:, -1]
     lengths = lengths.to(h.device)
@@ -169,9 +177,11 @@ class SequenceDecoder(_Summarising):
 
     def step(self, h: Tensor, state: Summary | None) -> tuple[Tensor, Summary]:
         """``(h_t (B, D), summary of what came before) -> (logits (B, C) of the samples so far, summary)``."""
-        pool = self.mode == "pool" and state is not None
-        state = Summary(state.value + h if pool else h, 1 if state is None else state.count + 1)
-        return self.output(state.value / state.count if self.mode == "pool" else state.value), state
+        if self.mode == "last":
+            return self.output(h), Summary(h, 1 if state is None else state.count + 1)
+        wide = h if h.device.type == "mps" else h.double()
+        state = Summary(wide, 1) if state is None else Summary(state.value + wide, state.count + 1)
+        return self.output((state.value / state.count).to(h.dtype)), state
 
 
 class StepDecoder(nn.Module):
@@ -187,6 +197,7 @@ class StepDecoder(nn.Module):
         self.output = nn.Linear(d_model, d_output)
 
     def forward(self, h: Tensor, lengths: Tensor | None = None) -> Tensor:
+        check_lengths(lengths, *h.shape[:2])
         return self.output(h)
 
     def step(self, h: Tensor, state: None = None) -> tuple[Tensor, None]:
