@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from models.spike.ssm import with_sdn_from
 from sdn.errors import UserError
-from sdn.network import ReducedSDN
-from sdn.neurons import SDNNeuron
 from src.checkpoint import load_checkpoint, load_weights, misfit
 from src.dataloaders.base import SequenceData
 from src.dataloaders.loading import LoaderOptions, Shard, make_loader
 from src.module import SequenceModule
 from src.registry import build
+
+SDN = ".neuron.sdn."
+"""In the names of an SDN's weights."""
 
 
 def restore(path: str | Path) -> tuple[SequenceModule, SequenceData]:
@@ -63,6 +65,8 @@ def module_of(
         with torch.random.fork_rng(devices=[]):
             with torch.device("meta"):
                 sketch = _assemble(config, data, weights)
+            if config is not checkpoint["config"]:
+                weights = _same_neurons(sketch.state_dict(), weights)
             if (difference := misfit(sketch.state_dict(), weights)) is not None:
                 raise UserError(
                     f"the weights in {source} do not fit the network that the configuration describes: {difference}"
@@ -73,6 +77,12 @@ def module_of(
         raise UserError(f"the configuration in {source} {reason}") from error
     load_weights(module, weights, source)
     return module
+
+
+def _same_neurons(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights`` for a network that is judged with an exact neuron instead of its SDN, or with an SDN instead."""
+    kept = {name: value for name, value in weights.items() if SDN not in name or name in own}
+    return {name: value for name, value in own.items() if SDN in name} | kept
 
 
 def _check_layers(config: Mapping[str, Any], weights: Mapping[str, Tensor], source: str | Path) -> None:
@@ -88,16 +98,10 @@ def _assemble(config: Mapping[str, Any], data: Any, weights: Mapping[str, Tensor
     """The module with fresh weights, and with the SDN that ``weights`` holds."""
     model = config["model"]
     layer = model.get("layer") or {}
-    kept = [name for name in weights if ".neuron.sdn." in name]
-    if layer.get("neuron", "sdn") != "sdn" or not kept:
-        return SequenceModule(config, data)
-    stand_in = {**config, "model": {**model, "layer": {**layer, "neuron": "sltt", "sdn": None}}}
-    module = SequenceModule(stand_in, data)
+    if any(SDN in name for name in weights):
+        layer = with_sdn_from(weights, layer)
+    module = SequenceModule({**config, "model": {**model, "layer": layer}}, data)
     module.config = config
-    for i, part in enumerate(module.backbone.layers):
-        prefix = f"backbone.layers.{i}.neuron.sdn."
-        own = {name.removeprefix(prefix): weights[name] for name in kept if name.startswith(prefix)}
-        part.neuron = SDNNeuron(ReducedSDN(own, part.neuron.tau))
     return module
 
 

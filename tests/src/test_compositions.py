@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from models.spike.ss4d import SS4D
+from models.spike.ssm import NEURON_OPTIONS
 from src.config import CONFIGS, compose
 from src.registry import REGISTRY, lookup
 
@@ -24,6 +25,8 @@ ADDED: dict[str, Any] = {
     "callbacks.best.save_top_k": 1,
     "callbacks.last.every_n_minutes": 10,
     "train.overwrite": False,
+    "model.layer.surrogate": "triangle",
+    "model.layer.width": None,
 }
 """Keys that came later; their value changes nothing."""
 
@@ -76,7 +79,7 @@ def parameters(target: Any, *leave_out: str) -> set[str]:
 def test_the_models_yaml_names_every_option_of_the_model():
     shipped = yaml.safe_load((CONFIGS / "model/spikingssm.yaml").read_text(encoding="utf-8"))
     assert set(shipped) - {"_name_"} == parameters(lookup("model", "spikingssm"))
-    assert set(shipped["layer"]) == parameters(SS4D, "d_model", "dropout")
+    assert set(shipped["layer"]) == parameters(SS4D, "d_model", "dropout") | set(NEURON_OPTIONS)
 
 
 @pytest.mark.parametrize(("group", "path"), FEEDS, ids=lambda part: getattr(part, "stem", part))
