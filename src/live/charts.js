@@ -71,7 +71,7 @@ class Chart {
 class InputChart extends Chart {
   constructor(canvas, model) {
     const lanes = Math.min(model.inputs, 8);
-    super(canvas, lanes === 1 ? 44 : 18 * lanes);
+    super(canvas, lanes === 1 ? 38 : 18 * lanes);
     this.lanes = lanes;
   }
 
@@ -130,7 +130,7 @@ class InputChart extends Chart {
 /* A mark for every spike of a layer: neurons upwards, time to the right. */
 class Raster extends Chart {
   constructor(canvas, layer, model) {
-    super(canvas, Math.max(48, Math.min(128, model.width * 2, 420 / model.layers)));
+    super(canvas, Math.max(48, Math.min(128, model.width * 3, 400 / model.layers)));
     this.layer = layer;
     this.neurons = model.width;
     this.row = this.height / this.neurons;
@@ -158,14 +158,14 @@ class Raster extends Chart {
 
   columns(run, colours, from, to) {
     const { ctx } = this;
-    const thick = Math.max(1, Math.min(3, this.column * 0.6));
-    const high = Math.max(1, this.row * 0.9);
+    const thick = Math.max(1, Math.min(1.8, this.column * 0.6));
+    const high = Math.max(3.5, Math.min(6, this.row * 1.8)); // upright, so that it reads as a mark and not as a dot
     const spikes = run.spikes[this.layer];
     ctx.fillStyle = colours.spike;
     for (let t = from; t < to; t++) {
       const x = this.x(t) + (this.column - thick) / 2;
       for (let h = 0; h < this.neurons; h++) {
-        if (spikes[t * this.neurons + h]) ctx.fillRect(x, this.top(h), thick, high);
+        if (spikes[t * this.neurons + h]) ctx.fillRect(x, this.top(h) + (this.row - high) / 2, thick, high);
       }
     }
   }
@@ -174,7 +174,7 @@ class Raster extends Chart {
 /* The watched neuron's potential before its reset, with the threshold; a dot where it fires. */
 class PotentialChart extends Chart {
   constructor(canvas) {
-    super(canvas, 96);
+    super(canvas, 88);
     this.fit(-0.5, 1.5);
   }
 
@@ -201,7 +201,7 @@ class PotentialChart extends Chart {
   background(run, colours) {
     const { ctx } = this;
     this.rule(this.y(0), colours.line);
-    this.label("0", this.y(0), colours.soft);
+    if (this.y(0) - this.y(1) > 11) this.label("0", this.y(0), colours.soft);
     ctx.save();
     ctx.setLineDash([5, 4]);
     ctx.strokeStyle = colours.soft;
@@ -239,7 +239,7 @@ class PotentialChart extends Chart {
 /* The probability of every class at every step; where the true class is known it is marked. */
 class ClassChart extends Chart {
   constructor(canvas, names) {
-    super(canvas, Math.max(3, Math.min(15, 130 / names.length)) * names.length);
+    super(canvas, Math.max(3, Math.min(15, 120 / names.length)) * names.length);
     this.names = names;
     this.row = this.height / names.length;
   }

@@ -6,8 +6,11 @@ const $ = (id) => document.getElementById(id);
 const BUDGET = 9; // milliseconds of a frame that steps may take
 const FASTEST = 100; // the slider's end: as many steps as the budget holds
 const PAUSE = { between: 1400, drawn: 450 }; // milliseconds: between two samples, and after the pen is lifted
-const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)} %`;
-const number = (value) => Math.round(value).toLocaleString("en");
+const percent = (share) => {
+  const fine = share >= 0.0005 && (share < 0.0995 || (share > 0.9895 && share < 0.9995));
+  return `${(100 * share).toFixed(fine ? 1 : 0)} %`;
+};
+const number = (value) => Math.round(value).toLocaleString("en", value < 1e6 ? {} : { notation: "compact", maximumSignificantDigits: 3 });
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -49,6 +52,7 @@ class Page {
     this.weights = tensors(entry.shapes, entry.weights);
     this.samples = new Samples(entry);
     this.run = new Run(new Engine(entry.model, this.weights));
+    this.stopwatch = new Stopwatch(new Engine(entry.model, this.weights), this.samples.get(0));
     this.unit = entry.picture ? "pixel" : entry.model.encoder === "embedding" ? "token" : "step";
     this.pad?.remove();
     this.pad = entry.picture && new Pad($("pad"), entry.picture, (settled) => this.drawn(settled));
@@ -160,7 +164,7 @@ class Page {
   oneStep() {
     if (this.playing) this.pause();
     if (this.run.done) this.begin(this.run.sequence);
-    this.run.step(() => performance.now());
+    this.run.step();
     if (this.run.done) this.ended();
     this.refresh();
   }
@@ -171,7 +175,7 @@ class Page {
   }
 
   finish() {
-    while (!this.run.done) this.run.step(() => performance.now());
+    while (!this.run.done) this.run.step();
     this.ended();
     this.refresh();
   }
@@ -206,12 +210,11 @@ class Page {
   }
 
   advance() {
-    const clock = () => performance.now();
-    const end = clock() + BUDGET;
+    const end = performance.now() + BUDGET;
     while (this.due >= 1 && !this.run.done) {
-      this.run.step(clock);
+      this.run.step();
       this.due -= 1;
-      if (clock() > end) this.due = Math.min(this.due, 1);
+      if (performance.now() > end) this.due = Math.min(this.due, 1);
     }
     if (this.run.done) this.ended();
   }
@@ -254,7 +257,7 @@ class Page {
     this.classChart = add(model.decoder === "per_step" ? "what every step is" : "class probability", (canvas) => new ClassChart(canvas, class_names));
     $("layer").replaceChildren(...this.rasters.map((_, i) => new Option(i, i)));
     $("neuron").max = model.width - 1;
-    this.watch(0, Math.min(12, model.width - 1));
+    this.watch(0, this.stopwatch.lively);
   }
 
   listenToRaster(raster) {
@@ -303,7 +306,9 @@ class Page {
     const { column } = this.potential;
     $("head").style.transform = `translateX(${run.t * column}px)`;
     $("head").hidden = run.t === 0 || run.done;
-    $("progress").textContent = `${this.unit} ${number(run.t)} of ${number(L)}`;
+    const best = run.t ? run.answers[run.t - 1] : 0;
+    const answer = run.t ? ` · ${entry.class_names[best]}, ${percent(run.probabilities[(run.t - 1) * entry.model.classes + best])}` : "";
+    $("progress").textContent = `${this.unit} ${number(run.t)} of ${number(L)}${answer}`;
     $("bar").style.transform = `scaleX(${run.t / L})`;
     for (const raster of this.rasters) {
       const rate = run.t ? run.totals[raster.layer] / (run.t * entry.model.width) : 0;
@@ -380,14 +385,14 @@ class Page {
   work() {
     const found = this.run.counters();
     const ratio = (id, done, dense) => {
-      $(id).replaceChildren(number(done), element("small", "", ` of ${number(dense)}${dense ? `, ${percent(done / dense)}` : ""}`));
+      $(id).replaceChildren(number(done), element("small", "", ` of ${number(dense)} dense${dense ? `, ${percent(done / dense)}` : ""}`));
       $(`${id}-bar`).style.transform = `scaleX(${dense ? Math.min(1, done / dense) : 0})`;
     };
     $("spikes").replaceChildren(number(found.spikes), element("small", "", this.run.t ? `, ${percent(found.rate)} fire` : ""));
     ratio("mix", found.mix, found.mixDense);
     ratio("all", found.all, found.allDense);
-    const time = this.run.microseconds;
-    $("time").textContent = Number.isNaN(time) ? "–" : `${time < 10 ? time.toFixed(1) : number(time)} µs`;
+    const time = this.stopwatch.microseconds(performance.now());
+    $("time").textContent = `${time < 10 ? time.toFixed(1) : number(time)} µs`;
   }
 
   /* What a listener should know. */
@@ -503,6 +508,55 @@ class Page {
   }
 }
 
+/* Times steps of a second engine, a few milliseconds of them in a row and twice a second at most: the clock of a browser
+ * is too coarse for a single one. */
+class Stopwatch {
+  constructor(engine, given) {
+    this.engine = engine;
+    this.given = given;
+    this.t = 0;
+    this.next = 0;
+    this.found = [];
+    this.lively = this.warm();
+  }
+
+  /* Run the beginning of a sample; returns the neuron of layer 0 whose rate is nearest to a quarter. */
+  warm() {
+    const { engine, given } = this;
+    const spikes = new Float64Array(engine.model.width);
+    while (this.t < Math.min(given.length, 256)) {
+      this.step();
+      for (let k = 0; k < engine.counts[0]; k++) spikes[engine.fired[0][k]] += 1;
+    }
+    const far = Array.from(spikes, (n) => Math.abs(n / this.t - 0.25));
+    return far.indexOf(Math.min(...far));
+  }
+
+  step() {
+    if (this.t === this.given.length) {
+      this.t = 0;
+      this.engine.reset();
+    }
+    this.engine.step(this.given.at(this.t++));
+  }
+
+  /* The median of the last measurements. */
+  microseconds(now) {
+    if (now >= this.next) {
+      this.next = now + 500;
+      const start = performance.now();
+      let [steps, spent] = [0, 0];
+      while (spent < 3) {
+        for (let k = 0; k < 8; k++) this.step();
+        steps += 8;
+        spent = performance.now() - start;
+      }
+      this.found = [...this.found.slice(-8), (1000 * spent) / steps];
+    }
+    return [...this.found].sort((a, b) => a - b)[this.found.length >> 1];
+  }
+}
+
 /* The share of the steps so far whose answer is their label. */
 function rightSteps(run) {
   const { labels } = run.sequence;
@@ -526,6 +580,7 @@ class Strip {
     this.buttons.forEach((button, i) => button.addEventListener("click", () => choose(i)));
     box.replaceChildren(...this.buttons);
     box.onkeydown = (event) => this.key(event);
+    $("missed").hidden = !box.querySelector(".missed");
     this.paint(palette());
   }
 

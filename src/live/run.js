@@ -8,8 +8,6 @@ class Run {
   constructor(engine) {
     this.engine = engine;
     this.watched = { layer: 0, neuron: 0 };
-    this.milliseconds = 0; // spent in steps, and how many these were, for the time of one
-    this.timed = 0;
     this.whole = true; // whether potentials of all neurons are kept
   }
 
@@ -32,16 +30,9 @@ class Run {
     return this.t >= this.sequence.length;
   }
 
-  /* One step, timed. `clock` returns milliseconds. */
-  step(clock) {
-    const { engine, sequence, t } = this;
-    const input = sequence.at(t);
-    const start = clock();
-    const logits = engine.step(input);
-    this.milliseconds += clock() - start;
-    this.timed += 1;
-    this.record(logits);
-    this.t = t + 1;
+  step() {
+    this.record(this.engine.step(this.sequence.at(this.t)));
+    this.t += 1;
   }
 
   record(logits) {
@@ -87,10 +78,6 @@ class Run {
       all: this.t * rest + spikes * column,
       allDense: this.t * dense,
     };
-  }
-
-  get microseconds() {
-    return this.timed ? (1000 * this.milliseconds) / this.timed : NaN;
   }
 }
 
