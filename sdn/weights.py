@@ -1,8 +1,8 @@
 """The file of a reduced SDN: safetensors, with a header that says which neuron it imitates.
 
 Tensors: the buffers of :class:`sdn.network.ReducedSDN` in float32 (or float64). Header (all values are text):
-``format`` = "sdn-reduced", ``version``, ``tau``, ``kernel_size``, ``d_model``, ``n_layers``, ``n_weights``, and
-``meta``: the facts of the fit as JSON (data law, seed, epochs, figures).
+``format`` = "sdn-reduced", ``version``, ``tau``, ``kernel_size``, ``d_model``, ``n_layers``, ``n_weights``,
+``checksum`` (:mod:`sdn.checksum`) and ``meta``: the facts of the fit as JSON (data law, seed, epochs, figures).
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from .checksum import damaged, save_tensors
 from .errors import UserError
-from .files import atomic_path
 from .lif import check_tau
 from .network import ReducedSDN
 
@@ -44,9 +43,7 @@ def save_reduced(sdn: ReducedSDN, path: str | os.PathLike[str]) -> None:
         header["meta"] = json.dumps(sdn.meta, sort_keys=True)
     except TypeError as error:
         raise UserError(f"the facts kept with an SDN must be plain numbers and text: {error}") from error
-    tensors = {name: value.detach().cpu().contiguous() for name, value in sdn.named_buffers()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors, header))
+    save_tensors(path, dict(sdn.named_buffers()), header)
 
 
 def pretrained_taus() -> list[float]:
@@ -104,6 +101,8 @@ def load_reduced(source: str | os.PathLike[str] | float, tau: float | None = Non
         raise UserError(f"the header of {path} is damaged ({error}); {_HELP}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    if damaged(tensors, header):
+        raise UserError(f"{path} is damaged: its checksum is not that of its content; {_HELP}")
     if tau is not None and not math.isclose(fitted, tau, rel_tol=1e-9):
         raise UserError(
             f"{path} imitates a neuron with tau {fitted}, not {tau}; set tau to {fitted}, "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdn.errors import UserError, door
+from sdn.named import Allow
 
 if TYPE_CHECKING:
     from models.spike.network import Network
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m src.export", description=__doc__)
     parser.add_argument("checkpoint", help="a checkpoint of python -m train")
     parser.add_argument("file", type=Path, help="where to: NAME.safetensors or NAME.onnx")
+    parser.add_argument("--allow", action=Allow)
     options = parser.parse_args(argv)
     if options.file.suffix not in (".safetensors", ".onnx"):
         raise UserError(f"the file must end in .safetensors or .onnx, not {options.file.suffix or options.file.name!r}")
@@ -49,7 +51,7 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
         "model": model,
         "encoder": _encoder(module),
         "decoder": _decoder(module),
-        "facts": {"dataset": config["dataset"].get("_name_"), **facts},
+        "facts": {"dataset": config["dataset"].get("_name_"), **module.facts(), **facts},
     }
     parts = ("backbone.", "encoder.", "decoder.")
     tensors = {name: value for name, value in module.state_dict().items() if name.startswith(parts)}
@@ -66,6 +68,10 @@ def _encoder(module: SequenceModule) -> dict[str, Any]:
         return {"kind": "linear", "d_input": data.d_input}
     if name == "embedding":
         return {"kind": "embedding", "n_tokens": data.n_tokens}
+    if name == "conv":
+        options = {key: value for key, value in module.config["encoder"].items() if key != "_name_"}
+        read = {"d_input": data.d_input} if data.n_tokens is None else {"n_tokens": data.n_tokens}
+        return {"kind": "conv", **read, **options}
     return {"kind": "adaptive", "n_tokens": data.n_tokens, "cutoffs": list(task["cutoffs"]), "div_val": task["div_val"]}
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from sdn.errors import UserError
 from sdn.files import atomic_path
 
-from .heads import LinearEncoder, SequenceDecoder
+from .heads import LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
 from .network import Network
 from .norms import BatchNorm, LayerNorm
 
@@ -34,7 +34,8 @@ STATE: tuple[str, ...] = ("modes_re", "modes_im", "membrane", "summary", "count"
 class StepGraph(nn.Module):
     """``(x_t, *state) -> (logits_t, *state)`` for one sample of a causal network.
 
-    ``x_t`` is ``(B, d_input)``, or ids ``(B,)`` behind an embedding; logits ``(B, C)`` are those of the samples so far.
+    ``x_t`` is ``(B, d_input)``, or ids ``(B,)`` behind an embedding; logits ``(B, C)`` are those of the samples so
+    far, or of this sample if the network decodes every step.
     The neuron is the exact recurrence, whatever the network was trained with.
 
     Raises:
@@ -43,13 +44,14 @@ class StepGraph(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        if not isinstance(network.decoder, SequenceDecoder):
-            raise UserError("only networks with a sequence decoder can be exported as a step")
+        if not isinstance(network.decoder, (SequenceDecoder, StepDecoder)):
+            raise UserError("only a network that decodes sequences or every step can be exported as a step")
+        refuse_windows(network.encoder)
         backbone = network.backbone
         constants = backbone.recurrence()
         self.n_layers, self.prenorm, self.d_model = len(backbone.layers), backbone.prenorm, backbone.d_model
         self.n_modes = constants[0].A.shape[-1]
-        self.pool = network.decoder.mode == "pool"
+        self.pool = isinstance(network.decoder, SequenceDecoder) and network.decoder.mode == "pool"
         self.encoder, self.output = network.encoder, network.decoder.output
         drive = [2 * c.C * c.B for c in constants]  # B folds into C, as the event engine has it
         for name, values in {

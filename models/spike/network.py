@@ -16,17 +16,28 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sdn.checksum import load_tensors, save_tensors
 from sdn.errors import UserError
-from sdn.files import atomic_path
+from sdn.named import require_allowed
 from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from .heads import EmbeddingEncoder, LinearEncoder, RetrievalDecoder, SequenceDecoder, Summary
+from .heads import (
+    ConvEncoder,
+    EmbeddingEncoder,
+    LinearEncoder,
+    RetrievalDecoder,
+    SequenceDecoder,
+    StepDecoder,
+    Summary,
+    encode,
+    refuse_windows,
+)
+from .shipped import locate
 from .ssm import SpikingSSM
 from .state import State
 
@@ -64,20 +75,23 @@ class Network(nn.Module):
         return self.spec.get("facts", {})
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, rate: float = 1.0) -> Tensor:
-        """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``; log-probabilities ``(B, L, V)`` of a
-        language model."""
-        h, _ = self.backbone(self.encoder(x), lengths=lengths, rate=rate)
+        """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``, of a decoder per step
+        ``(B, L, C)``; log-probabilities ``(B, L, V)`` of a language model."""
+        x, lengths = encode(self.encoder, x, lengths)
+        h, _ = self.backbone(x, lengths=lengths, rate=rate)
         return self.decoder.log_prob(h) if isinstance(self.decoder, AdaptiveSoftmax) else self.decoder(h, lengths)
 
     def initial_state(self, batch: int = 1) -> NetworkState:
         """The state before the first sample."""
         if isinstance(self.decoder, RetrievalDecoder):
             raise UserError("retrieval compares two finished texts; it has no answer after every sample to stream")
+        refuse_windows(self.encoder)
         return NetworkState(self.backbone.initial_state(batch))
 
     @torch.no_grad()
     def step(self, x: Tensor, state: NetworkState, constants: list | None = None) -> tuple[Tensor, NetworkState]:
-        """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far."""
+        """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far, of a
+        decoder per step those of this sample."""
         h, layers = self.backbone.step(self.encoder(x), state.layers, constants)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
@@ -86,14 +100,15 @@ class Network(nn.Module):
 
 
 def _encoder(spec: dict[str, Any], d_model: int) -> nn.Module:
-    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "adaptive": AdaptiveEmbedding}
+    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "conv": ConvEncoder, "adaptive": AdaptiveEmbedding}
     return _make("encoder", kinds, spec, d_model=d_model)
 
 
 def _decoder(spec: dict[str, Any], d_model: int, encoder: nn.Module) -> nn.Module:
     if spec.get("kind") == "adaptive":
         return AdaptiveSoftmax(encoder, **{key: value for key, value in spec.items() if key != "kind"})
-    return _make("decoder", {"sequence": SequenceDecoder, "retrieval": RetrievalDecoder}, spec, d_model=d_model)
+    kinds = {"sequence": SequenceDecoder, "per_step": StepDecoder, "retrieval": RetrievalDecoder}
+    return _make("decoder", kinds, spec, d_model=d_model)
 
 
 def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any], **extra: Any) -> nn.Module:
@@ -107,30 +122,32 @@ def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any],
 
 
 def save(network: Network, path: str | PathLike[str]) -> None:
-    """Write ``network`` to one safetensors file, atomically."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
+    """Write ``network`` to one safetensors file with a checksum, atomically."""
+    save_tensors(path, network.state_dict(), {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
 
 
 def load(path: str | PathLike[str]) -> Network:
     """Read a network that :func:`save` wrote, in evaluation mode, on the CPU.
 
+    Args:
+        path: its file, or the name of a network that ships, such as ``"digits"`` (:mod:`models.spike.shipped`).
+
     Raises:
-        UserError: no such file, not a network of ours, or damaged.
+        UserError: no such file, not a network of ours, damaged, or it names classes nobody vouches for
+            (:mod:`sdn.named`; import their module first, or call ``sdn.named.allow``).
     """
+    path = locate(path)
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, header = load_tensors(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"no network file at {path}") from error
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); save the network again") from error
     if header.get("format") != FORMAT or "config" not in header:
         raise UserError(f"{path} holds no network: its header does not say {FORMAT}")
-    network = build(json.loads(header["config"]), tensors)
-    return network.eval()
+    spec = json.loads(header["config"])
+    require_allowed({part: spec.get(part) for part in ("model", "encoder", "decoder")}, path)
+    return build(spec, tensors).eval()
 
 
 def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sdn.errors import UserError
 
+from .lengths import real_steps
 from .norms import make_norm
 from .ss4d import SS4D, Recurrence
 from .state import State
@@ -119,8 +120,7 @@ class SpikingSSM(nn.Module):
         """``(B, 1, L)``, 1 where the sequence is and 0 where it is padded; None if there is nothing to mask."""
         if not self.mask_padding or lengths is None:
             return None
-        positions = torch.arange(x.shape[1], device=x.device)
-        return (positions < lengths.to(x.device).unsqueeze(-1)).unsqueeze(1).to(x.dtype)
+        return real_steps(lengths, x.shape[1], x.device).unsqueeze(1).to(x.dtype)
 
     def _refuse_training(self) -> None:
         if self.training:

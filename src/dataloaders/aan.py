@@ -35,6 +35,10 @@ class PairSet(Dataset):
     def __len__(self) -> int:
         return len(self.y)
 
+    def lengths(self) -> Tensor:
+        """Tokens of the longer text of every pair ``(n,)``."""
+        return self.texts.lengths()[self.pairs.long()].amax(1)
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         first, second = self.pairs[index].tolist()
         return self.texts[first][0], self.texts[second][0], self.y[index]
@@ -58,6 +62,7 @@ class AAN(SequenceData):
 
     _name_ = "aan"
     d_output = 2
+    class_names = ("not cited", "cited")
 
     def __init__(
         self,

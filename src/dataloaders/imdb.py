@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
 from sdn.errors import UserError
-from src.dataloaders.base import Batch, RaggedSet, SequenceData, check_sizes, collate_tokens, load_hub
+from src.dataloaders.base import Batch, RaggedSet, SequenceData, check_sizes, collate_tokens, load_hub, stratified_split
 from src.dataloaders.cache import cached_tensors, source_stamp
 from src.dataloaders.vocab import PAD, CharFormat, Vocab
 
@@ -29,6 +29,7 @@ class IMDB(SequenceData):
 
     _name_ = "imdb"
     d_output = 2
+    class_names = ("negative", "positive")
 
     def __init__(
         self,
@@ -70,7 +71,10 @@ class IMDB(SequenceData):
         # The files are sorted by class; in random order the first batches of an evaluation are a fair sample.
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(self.seed))
         self.test = Subset(test, order.tolist())
-        self.train, self.val = self._split(full) if self.val_split else (full, self.test)
+        self.train, self.val = full, self.test
+        if self.val_split:
+            parts = stratified_split(full.y, [self.val_split], self.seed)
+            self.train, self.val = (Subset(full, part.tolist()) for part in parts)
 
     def verify(self) -> None:
         """Compare the number of reviews with the published one."""
@@ -80,15 +84,6 @@ class IMDB(SequenceData):
     def collate(self, batch: Any) -> Batch:
         """Pad to the longest review of the batch."""
         return collate_tokens(batch, pad=self.vocab[PAD])
-
-    def _split(self, full: RaggedSet) -> tuple[Dataset, Dataset]:
-        """The same share of each class at random for validation, the rest for training."""
-        order = torch.randperm(len(full), generator=torch.Generator().manual_seed(self.seed))
-        held_out = torch.zeros(len(full), dtype=torch.bool)
-        for label in range(self.d_output):
-            members = order[full.y[order] == label]
-            held_out[members[: round(len(members) * self.val_split)]] = True
-        return tuple(Subset(full, order[part[order]].tolist()) for part in (~held_out, held_out))
 
     def _tensors(self) -> dict[str, Tensor]:
         settings = {

@@ -23,6 +23,7 @@ from src.dataloaders.base import Batch, RaggedSet, SequenceData, collate_tokens,
 from src.dataloaders.cache import cached_tensors, source_stamp
 from src.dataloaders.listops_generator import CLOSE, SYMBOLS, Expressions, ListOpsSettings, generate
 from src.dataloaders.vocab import BOS, EOS, PAD, UNK, Vocab, specials
+from src.paths import cache_root
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class ListOps(SequenceData):
 
     _name_ = "listops"
     d_output = 10
+    class_names = tuple("0123456789")
 
     def __init__(
         self,
@@ -93,6 +95,16 @@ class ListOps(SequenceData):
         self.train, self.val, self.test = (
             RaggedSet(*(tensors[f"{split}_{part}"] for part in ("flat", "ends", "value"))) for split in _SPLITS
         )
+
+    def verify(self) -> None:
+        """Read or generate the expressions again and compare every token and value with the cache."""
+        cached, again = self._tensors(), self._encode(self._choose_source()[0]())
+        for name, values in again.items():
+            if not torch.equal(cached[name], values):
+                raise UserError(
+                    f"{name} in ListOps' cache is not what its source gives; delete {self._name_}-*.safetensors in "
+                    f"{cache_root()} and prepare it again"
+                )
 
     def collate(self, batch: Any) -> Batch:
         """Pad to the longest expression of the batch."""

@@ -120,7 +120,7 @@ def test_broken_files_are_refused_in_a_sentence(tmp_path, damage):
 
 def test_unknown_parts_and_streams_that_cannot_be():
     with pytest.raises(UserError, match="unknown encoder"):
-        Network(SPEC | {"encoder": {"kind": "conv"}})
+        Network(SPEC | {"encoder": {"kind": "wavelet"}})
     with pytest.raises(UserError, match="does not fit"):
         Network(SPEC | {"decoder": {"kind": "sequence", "d_output": 2, "typo": 1}})
     with pytest.raises(UserError, match="retrieval"):
@@ -208,3 +208,15 @@ def test_nir_refuses_what_it_cannot_express():
         to_nir([affine, LIF(0.2, "bptt", "soft")])
     with pytest.raises(UserError, match="begin"):
         to_nir([LIF(0.2)])
+
+
+def test_any_changed_bit_of_the_file_is_refused(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save(_network(), path)
+    raw = path.read_bytes()
+    for place in range(100, len(raw), len(raw) // 150):
+        changed = bytearray(raw)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(UserError):
+            load(path)

@@ -42,9 +42,9 @@ def test_summary_is_that_of_each_sequence_alone(mode: str):
     torch.testing.assert_close(summarise(h, mode, lengths), torch.stack(alone))
 
 
-def test_sequence_decoder_wants_lengths_if_it_uses_them():
-    with pytest.raises(UserError, match="use_lengths"):
-        SequenceDecoder(SHAPES, 5, use_lengths=True)(torch.zeros(2, 7, 5))
+def test_without_lengths_every_step_is_real():
+    decoder, h = SequenceDecoder(SHAPES, 5, use_lengths=True), torch.randn(2, 7, 5)
+    torch.testing.assert_close(decoder(h), decoder(h, torch.tensor([7, 7])))
     with pytest.raises(UserError, match="pool or last"):
         SequenceDecoder(SHAPES, 5, mode="sum")
 
@@ -185,3 +185,11 @@ def test_every_optimizer_config(name: str):
 
     model = nn.ModuleDict({"backbone": Backbone()})
     assert make_optimizer(compose(f"optimizer={name}")["optimizer"], model, model["backbone"]).param_groups
+
+
+def test_an_encoder_of_windows_does_not_go_with_a_label_a_step():
+    from src.config import compose
+    from src.module import SequenceModule
+
+    with pytest.raises(UserError, match="windows"):
+        SequenceModule(compose("experiment=spikingssm/qtdb", "encoder=conv"), SHAPES)
