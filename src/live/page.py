@@ -1,4 +1,4 @@
-"""A network as one HTML file that runs it: weights, samples, engine and drawing inside, nothing loaded from elsewhere."""
+"""A network as one HTML file that runs it: weights, samples, engine and drawing inside, nothing loaded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,36 @@ from sdn.files import write_text
 from src.dataloaders.base import SequenceData
 from src.live.network import description
 from src.live.samples import choose, packed, picture_of
+from src.live.source import open_network
 
 HERE = Path(__file__).parent
 SCRIPTS: tuple[str, ...] = ("engine.js", "run.js", "charts.js", "pad.js", "page.js")
 """In the order in which they stand in the page; the first two know nothing of a browser."""
 VIEWS: tuple[str, ...] = ("image", "series")
+
+
+def export_page(
+    sources: Sequence[str],
+    path: str | PathLike[str],
+    names: Sequence[str] = (),
+    count: int | None = None,
+    view: str | None = None,
+) -> None:
+    """The page of networks: checkpoints, one-file networks, or names of those that ship (:func:`entry` has the rest).
+
+    Raises:
+        UserError: one of them cannot run on a page, there are too many names, or ``count`` is below 1.
+    """
+    if len(names) > len(sources):
+        raise UserError(f"{len(names)} names for {len(sources)} networks; give one --name for each, in their order")
+    if count is not None and count < 1:
+        raise UserError(f"--samples must be at least 1, not {count}")
+    entries = []
+    for i, source in enumerate(sources):
+        network, data = open_network(source)
+        name = names[i] if i < len(names) else str(network.facts.get("dataset") or Path(source).stem)
+        entries.append(entry(network, data, name, count, view))
+    write_live_page(path, entries)
 
 
 def entry(
@@ -47,15 +72,16 @@ def entry(
     picture = None if view == "series" else picture_of(data, samples)
     if view == "image" and picture is None:
         raise UserError("the sequences of this data set are no grey pictures read pixel by pixel; leave out --view")
+    facts = {**network.facts, **data.facts()}
     classes = described["model"]["classes"]
     return {
         "name": name,
         **described,
-        "class_names": _class_names(data, classes),
-        "symbols": _symbols(data),
+        "class_names": [str(name) for name in facts.get("class_names") or range(classes)],
+        "symbols": [str(token) for token in facts["tokens"]] if facts.get("tokens") else None,
         "samples": packed(network, samples),
         "picture": picture,
-        "facts": {key: value for key, value in network.facts.items() if isinstance(value, (str, int, float))},
+        "facts": {str(key): value for key, value in network.facts.items() if isinstance(value, (str, int, float))},
     }
 
 
@@ -67,17 +93,6 @@ def _check_fit(model: Mapping[str, Any], data: SequenceData) -> None:
             f"the network reads {wanted[0]} inputs and knows {wanted[1]} classes, its data set has {found[0]} and "
             f"{found[1]}; export the checkpoint, which knows its data"
         )
-
-
-def _class_names(data: SequenceData, classes: int) -> list[str]:
-    names = getattr(data, "class_names", None)
-    return [str(name) for name in names] if names is not None else [str(c) for c in range(classes)]
-
-
-def _symbols(data: SequenceData) -> list[str] | None:
-    """How every token is spelt, if the data have tokens."""
-    vocab = getattr(data, "vocab", None)
-    return None if data.n_tokens is None or vocab is None else [str(t) for t in vocab.decode(range(data.n_tokens))]
 
 
 def write_live_page(path: str | PathLike[str], entries: Sequence[Mapping[str, Any]]) -> None:
