@@ -1,13 +1,15 @@
 """``python -m src.export CKPT FILE``: a trained network as one safetensors file, as ONNX, or as a page that runs it.
 
 The ending of FILE decides: ``.safetensors`` is read back by ``models.spike.load`` without Hydra or Lightning,
-``.onnx`` by any ONNX runtime, ``.html`` is a page with weights, engine and samples of the test set inside, for any
-browser; it may hold several networks, also one-file networks and those that ship, by name.
+``.onnx`` by any ONNX runtime. Both carry what a user needs: class names, input scaling, sampling step, tokens, tau, and
+from the run's ``record.json`` its command, versions and figures. ``.html`` is a page for any browser, with weights,
+engine and samples of the test set inside; it may hold several networks, also network files and those that ship, by name.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,15 +57,43 @@ def _export_one(checkpoint: str, file: Path) -> None:
     from models.spike.network import save
     from src.module import SequenceModule
 
-    network = network_of(SequenceModule.from_checkpoint(checkpoint))
+    network = network_of(SequenceModule.from_checkpoint(checkpoint), **run_facts(checkpoint))
     if file.suffix == ".onnx":
         export_onnx(network, file)
     else:
         save(network, file)
 
 
+def run_facts(path: str | Path) -> dict[str, Any]:
+    """What is known of the run that saved the checkpoint: command, commit, versions, figures of these weights; empty
+    where it left no record.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or its weights are NaN or infinite.
+    """
+    from src.checkpoint import load_checkpoint
+    from src.paths import resolve
+    from src.restore import refuse_nan
+    from src.results.collect import facts_of
+    from src.results.record import FILE
+
+    checkpoint = load_checkpoint(path)
+    refuse_nan(checkpoint["state_dict"], path)
+    found = resolve(path).resolve()
+    file = found.parent.parent / FILE
+    if not file.is_file():
+        return {}
+    record = json.loads(file.read_text(encoding="utf-8"))
+    facts = facts_of(record, checkpoint["global_step"], found.name)
+    return {key: value for key, value in facts.items() if value}
+
+
 def network_of(module: SequenceModule, **facts: Any) -> Network:
-    """The network of a training module, with a description that builds it anywhere; ``facts`` travel with it."""
+    """The network of a training module, with a description that builds it anywhere.
+
+    ``facts`` travel with it, beside the data set's name, what its inputs and outputs are
+    (:meth:`src.dataloaders.base.SequenceData.facts`) and, where all neurons share one, their ``tau``.
+    """
     from models.spike.network import build
 
     config = module.config
@@ -72,12 +102,16 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
         "model": model,
         "encoder": _encoder(module),
         "decoder": _decoder(module),
+<<<<<<< HEAD
         "facts": {
             "dataset": config["dataset"].get("_name_"),
             "dataset_options": _options(config["dataset"]),
             **module.facts(),
             **facts,
         },
+=======
+        "facts": {"dataset": config["dataset"].get("_name_"), **_tau(module), **module.facts(), **facts},
+>>>>>>> main
     }
     parts = ("backbone.", "encoder.", "decoder.")
     tensors = {name: value for name, value in module.state_dict().items() if name.startswith(parts)}
@@ -87,9 +121,16 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
     return build(spec, tensors).eval()
 
 
+<<<<<<< HEAD
 def _options(dataset: dict[str, Any]) -> dict[str, Any]:
     """What makes the data what they are: the keys of their config but for its name and where they lie."""
     return {key: value for key, value in dataset.items() if key not in ("_name_", "data_dir")}
+=======
+def _tau(module: SequenceModule) -> dict[str, float]:
+    """``{"tau": ...}`` of leaky neurons whose decay is not learnt."""
+    taus = {tau for layer in module.backbone.layers if isinstance(tau := getattr(layer.neuron, "tau", None), float)}
+    return {"tau": taus.pop()} if len(taus) == 1 else {}
+>>>>>>> main
 
 
 def _encoder(module: SequenceModule) -> dict[str, Any]:

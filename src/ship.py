@@ -54,7 +54,7 @@ def ship(run: Path, name: str, about: str, limits: str) -> Network:
     """
     from src.export import network_of
     from src.restore import restore
-    from src.results.collect import portable, read
+    from src.results.collect import facts_of, portable, read
 
     record = portable(read(run))
     if not record["test"] or "test/loss" not in record["test"]["figures"]:
@@ -64,11 +64,8 @@ def ship(run: Path, name: str, about: str, limits: str) -> Network:
         "name": name,
         "about": about,
         "limits": limits,
-        **{key: record[key] for key in ("command", "commit", "seed", "versions", "hardware", "seconds", "parameters")},
+        **facts_of(record),
         "steps": max(record["epochs"]["step"]),
-        "chosen_by": f"{record['monitor']} (epoch {record['best']['epoch'] + 1})",
-        "figures": {**record["best"], **record["test"]["figures"]},
-        "firing_rates": record["firing_rates"],
     }
     network = network_of(module, **facts)
     _compare(figures(network, module, data), facts["figures"])

@@ -12,6 +12,7 @@ and takes and returns its state as plain tensors, stacked over layers.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -137,13 +138,15 @@ def example(network: Network, batch: int = 1) -> Tensor:
 def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> Path:
     """Write the step as an ONNX graph: inputs ``x`` and the state, outputs ``logits`` and the state as ``next_*``.
 
+    The network's facts are the model's metadata, a key each, text as it is and everything else as JSON.
+
     Needs the packages onnx and onnxscript (requirements-export.txt).
 
     Raises:
         UserError: the packages are missing, or the network has no step.
     """
     try:
-        import onnx  # noqa: F401
+        import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError("ONNX export needs two packages: pip install onnx onnxscript") from error
@@ -159,6 +162,11 @@ def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> 
             external_data=False,
             verbose=False,
         )
+        model = onnx.load(str(temporary))
+        for key, value in network.facts.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=text))
+        onnx.save(model, str(temporary))
     return Path(path)
 
 

@@ -6,6 +6,7 @@ after t samples they equal the logits of the first t samples run in parallel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -33,15 +34,19 @@ class EmbeddingEncoder(nn.Embedding):
         super().__init__(n_tokens, d_model)
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
+
+
 class ConvEncoder(nn.Module):
     """Windows instead of samples: every ``stride`` steps one vector of the last ``kernel`` of them, (B, L / stride, D).
 
-    ``h_t = Σ_k W_k e_{(t + 1) stride - kernel + k} + b`` for k < kernel and t < ⌈L / stride⌉, where ``e`` are the rows
-    of an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the
-    sequence, padding after ``lengths`` included. The backbone then runs over a sequence ``stride`` times shorter.
+    ``h_t = f(Σ_k W_k e_{(t + 1) stride - kernel + k} + b)`` for k < kernel and t < ⌈L / stride⌉, where ``e`` are the
+    rows of an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the
+    sequence, padding after ``lengths`` included; f is the identity, "relu" or "gelu". The backbone then runs over a
+    sequence ``stride`` times shorter.
 
     Raises:
-        UserError: ``kernel`` is shorter than ``stride``, so that samples would be skipped, or a size is below 1.
+        UserError: ``kernel`` is shorter than ``stride``, which would skip samples, or an option is out of range.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class ConvEncoder(nn.Module):
         stride: int = 4,
         dropout: float = 0.0,
         jitter: bool = False,
+        activation: str = "none",
     ) -> None:
         super().__init__()
         if not 1 <= stride <= kernel:
@@ -69,6 +75,9 @@ class ConvEncoder(nn.Module):
                 f"jitter moves windows by up to stride - 1 samples, so kernel must be at least 2 stride - 1 "
                 f"= {2 * stride - 1} for none to be lost, not {kernel}"
             )
+        if activation not in ACTIVATIONS:
+            raise UserError(f"the encoder's activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+        self.activation = ACTIVATIONS[activation]
         self.kernel, self.stride, self.dropout, self.jitter = kernel, stride, dropout, jitter
         self.embed = None if n_tokens is None else nn.Embedding(n_tokens, d_embed)
         self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, stride)
@@ -88,7 +97,7 @@ class ConvEncoder(nn.Module):
             e = e * (torch.bernoulli(e.new_full((B, L, 1), keep)) / keep)
         late = int(torch.randint(self.stride, ())) if self.training and self.jitter else 0
         e = F.pad(e.transpose(1, 2), (self.kernel - self.stride - late, -L % self.stride + late))
-        return self.conv(e).transpose(1, 2)
+        return self.activation(self.conv(e)).transpose(1, 2)
 
     def shorten(self, lengths: Tensor | int) -> Tensor | int:
         """How many windows hold a sample of sequences of these lengths: ⌈lengths / stride⌉."""

@@ -20,11 +20,11 @@ def open_network(source: str) -> tuple[Network, SequenceData]:
         UserError: it cannot be read, or its data cannot be had.
     """
     if not (source.endswith(".safetensors") or (source in names() and not Path(source).exists())):
-        from src.export import network_of
+        from src.export import network_of, run_facts
         from src.restore import restore
 
         module, data = restore(source)
-        return network_of(module), data
+        return network_of(module, **run_facts(source)), data
     network = load(source)
     name = network.facts.get("dataset")
     if not isinstance(name, str) or name not in REGISTRY["dataset"]:

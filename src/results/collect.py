@@ -74,6 +74,31 @@ def portable(record: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def facts_of(record: Mapping[str, Any], step: int | None = None, weights: str = "best.ckpt") -> dict[str, Any]:
+    """What should travel with the weights of a run: how they were made and what they reach.
+
+    Args:
+        record: as :func:`portable` returns it, or with its epochs as rows.
+        step: the optimizer step at which the weights were saved; None for the best epoch's.
+        weights: the checkpoint's name; test figures are given only if it is the one that was tested.
+    """
+    rows = record["epochs"]
+    if isinstance(rows, Mapping):
+        rows = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+    row = record["best"] if step is None else next((r for r in rows if r["step"] == step), {})
+    tested = record["test"] if record["test"] and record["test"]["weights"] == weights else None
+    command = record["command"] and repeatable(record["command"])
+    kept = ("commit", "seed", "versions", "hardware", "seconds", "parameters")
+    return {
+        "command": command,
+        **{key: record.get(key) for key in kept},
+        "steps": row["step"] if row else step,
+        "chosen_by": f"{record['monitor']} (epoch {row['epoch'] + 1})" if row and row == record["best"] else None,
+        "figures": {**(row or {}), **(tested["figures"] if tested else {})},
+        "firing_rates": record["firing_rates"] if tested else None,
+    }
+
+
 def repeatable(command: str) -> str:
     """The command without options that say where a run keeps its things."""
     words = shlex.split(command)

@@ -49,6 +49,14 @@ def test_gradients_are_those_of_the_naive_form():
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["relu", "gelu"])
+def test_activation_follows_the_windows(name):
+    encoder = ConvEncoder(4, d_input=2, activation=name)
+    x = torch.randn(2, 9, 2)
+    found, encoder.activation = encoder(x), lambda h: h
+    torch.testing.assert_close(found, getattr(torch.nn.functional, name)(encoder(x)))
+
+
 def test_dropout_silences_whole_samples_in_training_only():
     torch.manual_seed(0)
     encoder = ConvEncoder(4, d_input=2, kernel=1, stride=1, dropout=0.5)
@@ -91,10 +99,10 @@ def test_a_network_of_windows_is_saved_and_ignores_padding_and_refuses_to_stream
             stream()
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"stride": 9}, {"stride": 0}, {"d_embed": 0}, {"dropout": 1.0}, {"d_input": 2}, {"jitter": True, "kernel": 6}],
-)
+WRONG = [{"stride": 9}, {"stride": 0}, {"d_embed": 0}, {"dropout": 1.0}, {"d_input": 2}, {"activation": "sine"}]
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, {"jitter": True, "kernel": 6}])
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(UserError):
         ConvEncoder(4, n_tokens=5, **wrong)

@@ -233,4 +233,4 @@ def test_network_of_a_checkpoint_is_the_module(tmp_path):
     again = load(tmp_path / "net.safetensors")
     x = torch.randn(2, 20, 1)
     torch.testing.assert_close(again(x), module(x), rtol=0, atol=0)
-    assert again.facts == {"dataset": "digits", "accuracy": 0.9}
+    assert again.facts == {"dataset": "digits", "tau": 0.125, "accuracy": 0.9}
