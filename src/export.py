@@ -3,7 +3,7 @@
 The ending of FILE decides: ``.safetensors`` is read back by ``models.spike.load`` without Hydra or Lightning,
 ``.onnx`` by any ONNX runtime. Both carry what a user needs: class names, input scaling, sampling step, tokens, tau, and
 from the run's ``record.json`` its command, versions and figures. ``.html`` is a page for any browser, with weights,
-engine and samples of the test set inside; it may hold several networks, also network files and those that ship, by name.
+engine and samples of the test set inside; it may hold several networks, also network files and shipped ones, by name.
 """
 
 from __future__ import annotations
@@ -102,16 +102,13 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
         "model": model,
         "encoder": _encoder(module),
         "decoder": _decoder(module),
-<<<<<<< HEAD
         "facts": {
             "dataset": config["dataset"].get("_name_"),
             "dataset_options": _options(config["dataset"]),
+            **_tau(module),
             **module.facts(),
             **facts,
         },
-=======
-        "facts": {"dataset": config["dataset"].get("_name_"), **_tau(module), **module.facts(), **facts},
->>>>>>> main
     }
     parts = ("backbone.", "encoder.", "decoder.")
     tensors = {name: value for name, value in module.state_dict().items() if name.startswith(parts)}
@@ -121,16 +118,15 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
     return build(spec, tensors).eval()
 
 
-<<<<<<< HEAD
 def _options(dataset: dict[str, Any]) -> dict[str, Any]:
     """What makes the data what they are: the keys of their config but for its name and where they lie."""
     return {key: value for key, value in dataset.items() if key not in ("_name_", "data_dir")}
-=======
+
+
 def _tau(module: SequenceModule) -> dict[str, float]:
     """``{"tau": ...}`` of leaky neurons whose decay is not learnt."""
     taus = {tau for layer in module.backbone.layers if isinstance(tau := getattr(layer.neuron, "tau", None), float)}
     return {"tau": taus.pop()} if len(taus) == 1 else {}
->>>>>>> main
 
 
 def _encoder(module: SequenceModule) -> dict[str, Any]:
