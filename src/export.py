@@ -35,11 +35,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--view", help="page: image, to draw on, or series (default: by the data)")
     parser.add_argument("--name", action="append", default=[], help="page: what a network is called, once for each")
     parser.add_argument("--allow", action=Allow)
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)  # options may stand between networks and file
     ending = options.file.suffix
     if ending not in ENDINGS:
         raise UserError(
-            f"the file must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, not {ending or options.file.name!r}"
+            f"the file must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, not {ending or options.file.name}"
         )
     if ending == ".html":
         from src.live.page import export_page

@@ -130,7 +130,7 @@ class InputChart extends Chart {
 /* A mark for every spike of a layer: neurons upwards, time to the right. */
 class Raster extends Chart {
   constructor(canvas, layer, model) {
-    super(canvas, Math.max(48, Math.min(128, model.width * 3, 400 / model.layers)));
+    super(canvas, Math.max(48, Math.min(128, model.width * 4, 400 / model.layers)));
     this.layer = layer;
     this.neurons = model.width;
     this.row = this.height / this.neurons;
@@ -159,7 +159,8 @@ class Raster extends Chart {
   columns(run, colours, from, to) {
     const { ctx } = this;
     const thick = Math.max(1, Math.min(1.8, this.column * 0.6));
-    const high = Math.max(3.5, Math.min(6, this.row * 1.8)); // upright, so that it reads as a mark and not as a dot
+    // upright marks where there is room between them, else rows that stay apart
+    const high = this.column > 3 ? Math.max(3.5, Math.min(6, this.row * 1.8)) : Math.max(1, this.row * 0.75);
     const spikes = run.spikes[this.layer];
     ctx.fillStyle = colours.spike;
     for (let t = from; t < to; t++) {

@@ -202,8 +202,8 @@ function unpack(base64, Type = Float32Array) {
 }
 
 /* name -> typed array, from one block and the shapes of the tensors in it, in order. */
-function tensors(shapes, base64) {
-  const all = unpack(base64);
+function tensors(shapes, base64, Type = Float32Array) {
+  const all = unpack(base64, Type);
   const found = {};
   let start = 0;
   for (const [name, shape] of shapes) {

@@ -26,8 +26,11 @@ def pack(values: NDArray) -> str:
     return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
 
 
-def description(network: Network) -> dict[str, Any]:
+def description(network: Network, dtype: type = np.float32) -> dict[str, Any]:
     """``{"model": sizes and options, "shapes": [[name, shape], ...], "weights": base64}``, as ``engine.js`` reads it.
+
+    Args:
+        dtype: of the weights; float64 for a comparison without rounding.
 
     Raises:
         UserError: the network does not run on a page; one sentence says why.
@@ -62,7 +65,7 @@ def description(network: Network) -> dict[str, Any]:
         "reset": "soft" if graph.soft else "hard",
         "decoder": getattr(network.decoder, "mode", "per_step"),
     }
-    packed = [(name, value.detach().float().cpu().contiguous().numpy()) for name, value in arrays.items()]
+    packed = [(name, value.detach().cpu().contiguous().numpy().astype(dtype)) for name, value in arrays.items()]
     if bad := [name for name, values in packed if not np.isfinite(values).all()]:
         raise UserError(f"the network holds weights that are no finite numbers ({bad[0]}); train it again")
     return {

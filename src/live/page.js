@@ -503,8 +503,8 @@ class Page {
 
   compare() {
     const found = check(this.entry, this.weights, this.samples);
-    const what = this.samples.perStep ? `answers at ${number(found.compared)} steps of ${found.samples} samples` : `${number(found.compared)} answers`;
-    $("check-result").textContent = `${number(found.same)} of ${what} are equal; the largest difference of a logit is ${found.worst.toExponential(1)}.`;
+    const where = this.samples.perStep ? ` (some steps of ${found.samples} samples)` : "";
+    $("check-result").textContent = `${number(found.same)} of ${number(found.compared)} answers${where} are equal; the largest difference of a logit is ${found.worst.toExponential(1)}.`;
   }
 }
 
@@ -546,12 +546,12 @@ class Stopwatch {
       this.next = now + 500;
       const start = performance.now();
       let [steps, spent] = [0, 0];
-      while (spent < 3) {
+      while (spent < 1) {
         for (let k = 0; k < 8; k++) this.step();
         steps += 8;
         spent = performance.now() - start;
       }
-      this.found = [...this.found.slice(-8), (1000 * spent) / steps];
+      this.found = [...this.found.slice(-14), (1000 * spent) / steps];
     }
     return [...this.found].sort((a, b) => a - b)[this.found.length >> 1];
   }
@@ -602,7 +602,8 @@ class Strip {
       button.append(element("canvas"));
     } else {
       const shown = entry.symbols ? element("span", "text", Array.from(given.x.subarray(0, 40), (id) => entry.symbols[id]).join("")) : element("canvas");
-      button.append(element("span", "", String(i + 1)), shown, element("span", "", given.labels ? "" : name(given.label)));
+      button.append(element("span", "", String(i + 1)), shown);
+      if (!given.labels) button.append(element("span", "about", name(given.label)));
     }
     return button;
   }
@@ -686,14 +687,15 @@ function describe(entry, samples, unit) {
   const start = `This file is a trained network, ${layers}, running in your browser.`;
   $("lead").textContent = entry.picture
     ? `${start} Write something or take a sample: ${number(length)} pixels arrive one by one, and a neuron speaks only when its potential reaches the threshold.`
-    : `${start} A sequence arrives ${unit} by ${unit}, and a neuron speaks only when its potential reaches the threshold.`;
-  for (const part of document.querySelectorAll("[data-word=step]")) part.textContent = unit;
+    : `${start} A sequence arrives ${unit} by ${unit}, a neuron speaks only when its potential reaches the threshold, and ${samples.perStep ? "every step is named as it comes" : "the answer grows with every step"}.`;
+  for (const part of document.querySelectorAll("[data-word=step]")) part.textContent = unit === "step" ? "sample" : unit;
   const facts = { layers, width: model.width, modes: model.modes, column: 2 * model.width };
   for (const part of document.querySelectorAll("[data-fact]")) part.textContent = facts[part.dataset.fact];
   for (const part of document.querySelectorAll("[data-if]")) {
     const [, option, sign, value] = part.dataset.if.match(/^(\w+)(!?=)(\w+)$/);
     part.hidden = (String(model[option]) === value) !== (sign === "=");
   }
+  $("about").textContent = entry.about;
   const rows = { weights: number(entry.parameters), "complex modes": number(model.layers * model.width * model.modes), ...entry.facts };
   if (!samples.perStep) {
     let right = 0;

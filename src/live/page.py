@@ -81,8 +81,19 @@ def entry(
         "symbols": [str(token) for token in facts["tokens"]] if facts.get("tokens") else None,
         "samples": packed(network, samples),
         "picture": picture,
-        "facts": {str(key): value for key, value in network.facts.items() if isinstance(value, (str, int, float))},
+        "about": str(network.facts.get("about", "")),
+        "facts": _facts(network),
     }
+
+
+def _facts(network: Network) -> dict[str, str]:
+    """What the page says of a network, as far as its file knows it: data, test figures, and how it was trained."""
+    known = network.facts
+    figures = known.get("figures") if isinstance(known.get("figures"), Mapping) else {}
+    tests = {name.replace("/", " ").replace("_", " "): f"{value:.4g}" for name, value in figures.items()
+             if name.startswith("test/") and name.count("/") == 1 and isinstance(value, (int, float))}  # fmt: skip
+    rows = {"data": known.get("dataset"), "tau": known.get("tau"), **tests, "trained by": known.get("command")}
+    return {name: str(value) for name, value in rows.items() if value is not None}
 
 
 def _check_fit(model: Mapping[str, Any], data: SequenceData) -> None:

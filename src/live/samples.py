@@ -16,7 +16,7 @@ from src.dataloaders.base import SequenceData
 from src.dataloaders.preview import fetch, spread
 from src.live.network import pack
 
-MOST_BYTES = 400_000
+MOST_BYTES = 200_000
 """A page keeps fewer samples of long sequences."""
 MOST_POINTS = 32
 """At how many steps of a sample per-step logits are kept."""
