@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -67,6 +68,8 @@ def pretrained_path(tau: float) -> Path:
 def load_reduced(source: str | os.PathLike[str] | float, tau: float | None = None) -> ReducedSDN:
     """The reduced SDN in a file, or the shipped one for a decay; on the CPU.
 
+    A file may also be the network that the released code ships, see :func:`sdn.released.read_network`.
+
     Args:
         source: a file's path, or the decay tau as a number.
         tau: if given, the decay the caller's neuron has: a file fitted for another one is refused.
@@ -82,6 +85,8 @@ def load_reduced(source: str | os.PathLike[str] | float, tau: float | None = Non
     if not path.is_file():
         what = "is a folder; name the file in it, such as sdn.safetensors" if path.is_dir() else "does not exist"
         raise UserError(f"the SDN file {path} {what}; {_HELP}")
+    if zipfile.is_zipfile(path):
+        return _released(path, tau)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -109,3 +114,15 @@ def load_reduced(source: str | os.PathLike[str] | float, tau: float | None = Non
             f"or fit an SDN to data made with generate.py --tau {tau}"
         )
     return sdn
+
+
+def _released(path: Path, tau: float | None) -> ReducedSDN:
+    """A zip archive is a file of torch: the released network, or something that must be converted."""
+    from .released import is_torchscript, read_network
+
+    if not is_torchscript(path):
+        raise UserError(
+            f"{path} is damaged or not a safetensors file (it is one of torch.save; a checkpoint of the released code "
+            f"becomes one by `python -m sdn.convert FILE OUT`); {_HELP}"
+        )
+    return read_network(path, tau)

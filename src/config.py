@@ -24,8 +24,10 @@ GROUPS = ("dataset", "task", "encoder", "decoder", "model", "loader", "optimizer
 
 
 def register_resolvers() -> None:
-    """``${choose:condition,a,b}`` is a if the condition is true, else b (also where it is null)."""
+    """``${choose:condition,a,b}`` is a if the condition is true, else b (also where it is null);
+    ``${match:value,word,a,b}`` is a if the value is that word, else b."""
     OmegaConf.register_new_resolver("choose", lambda condition, a, b: a if condition else b, replace=True)
+    OmegaConf.register_new_resolver("match", lambda value, word, a, b: a if value == word else b, replace=True)
 
 
 def compose(*overrides: str) -> dict[str, Any]:
@@ -68,6 +70,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         if (key := getattr(error, "full_key", None) or "").endswith("_name_"):
             raise UserError(f"name the class of your own: {key}=package.module.Class") from error
+        if key:
+            raise UserError(f"{key} has no value; give {key}=...") from error
         raise UserError(f"the configuration is incomplete: {_first_line(error)}") from error
     values = _strip(values)
     named.allow(*named.dotted_names(values))  # what the user's own configuration names is the user's choice

@@ -29,7 +29,8 @@ from .network import Network
 from .norms import BatchNorm, LayerNorm
 
 STATE: tuple[str, ...] = ("modes_re", "modes_im", "membrane", "summary", "count")
-"""Names of the state tensors: ``(n, B, H, N)`` twice, ``(n, B, H)``, ``(B, H)`` and ``(1,)``."""
+"""Names of the state tensors: ``(n, B, H, N)`` twice, ``(n, B, H)``, ``(B, H)`` in float64 and ``(1,)`` in int64. In
+float32 the last two would count, and sum up, no further than to 2^24 samples."""
 
 
 class StepGraph(nn.Module):
@@ -77,7 +78,8 @@ class StepGraph(nn.Module):
         """Zeros, in the order of :data:`STATE`."""
         zeros = self.D.new_zeros
         modes = (self.n_layers, batch, self.d_model, self.n_modes)
-        return zeros(modes), zeros(modes), zeros(modes[:3]), zeros(batch, self.d_model), zeros(1)
+        summary, count = zeros(batch, self.d_model, dtype=torch.float64), zeros(1, dtype=torch.int64)
+        return zeros(modes), zeros(modes), zeros(modes[:3]), summary, count
 
     def forward(
         self, x: Tensor, modes_re: Tensor, modes_im: Tensor, membrane: Tensor, summary: Tensor, count: Tensor
@@ -96,8 +98,8 @@ class StepGraph(nn.Module):
             all_im.append(im)
             all_u.append(u)
         count = count + 1
-        summary = summary + x if self.pool else x
-        logits = self.output(summary / count if self.pool else summary)
+        summary = summary + x.double() if self.pool else x.double()
+        logits = self.output((summary / count).to(x.dtype) if self.pool else x)
         return logits, torch.stack(all_re), torch.stack(all_im), torch.stack(all_u), summary, count
 
     def neuron(self, i: int, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sdn.errors import UserError
 
-from .lengths import real_steps
+from .lengths import check_lengths, real_steps
 
 Mode = Literal["pool", "last"]
 
@@ -38,15 +38,21 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu
 
 
 class ConvEncoder(nn.Module):
-    """Windows instead of samples: every ``stride`` steps one vector of the last ``kernel`` of them, (B, L / stride, D).
+    """Windows instead of samples: one vector for every ``stride`` samples, (B, ⌈L / stride⌉, d_model).
 
-    ``h_t = f(Σ_k W_k e_{(t + 1) stride - kernel + k} + b)`` for k < kernel and t < ⌈L / stride⌉, where ``e`` are the
-    rows of an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the
-    sequence, padding after ``lengths`` included; f is the identity, "relu" or "gelu". The backbone then runs over a
-    sequence ``stride`` times shorter.
+    Window i ends with sample i: ``w_i = f(Σ_k W_k e_{i - kernel + 1 + k} + b)``, k < kernel, where ``e`` are rows of
+    an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the sequence,
+    padding after ``lengths`` included; f is the identity, "relu" or "gelu". Of every ``stride`` windows
+
+    - the last goes on, ``h_t = w_{(t + 1) stride - 1}``, or
+    - with ``pool`` their mean, ``h_t = Σ_j w_{t stride + j} / stride``, j < stride: then it does not matter where in a
+      group of samples a word stands.
+
+    The backbone runs over a sequence ``stride`` times shorter.
 
     Raises:
-        UserError: ``kernel`` is shorter than ``stride``, which would skip samples, or an option is out of range.
+        UserError: without ``pool``, ``kernel`` is shorter than ``stride``, which would skip samples; or an option is
+            out of range.
     """
 
     def __init__(
@@ -60,17 +66,20 @@ class ConvEncoder(nn.Module):
         dropout: float = 0.0,
         jitter: bool = False,
         activation: str = "none",
+        pool: bool = False,
     ) -> None:
         super().__init__()
-        if not 1 <= stride <= kernel:
-            raise UserError(f"the windows must overlap or touch: 1 <= stride <= kernel, not {stride} and {kernel}")
+        if stride < 1 or kernel < 1:
+            raise UserError(f"stride and kernel must be at least 1, not {stride} and {kernel}")
+        if not pool and kernel < stride:
+            raise UserError(f"windows of {kernel} samples, one every {stride}, would skip some; set pool or kernel")
         if (n_tokens is None) == (d_input is None):
             raise UserError("a ConvEncoder reads tokens or numbers: give one of n_tokens and d_input")
         if d_embed < 1:
             raise UserError(f"d_embed must be at least 1, not {d_embed}")
         if not 0 <= dropout < 1:
             raise UserError(f"the encoder's dropout must be at least 0 and below 1, not {dropout}")
-        if jitter and kernel < 2 * stride - 1:
+        if jitter and not pool and kernel < 2 * stride - 1:
             raise UserError(
                 f"jitter moves windows by up to stride - 1 samples, so kernel must be at least 2 stride - 1 "
                 f"= {2 * stride - 1} for none to be lost, not {kernel}"
@@ -78,9 +87,9 @@ class ConvEncoder(nn.Module):
         if activation not in ACTIVATIONS:
             raise UserError(f"the encoder's activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
         self.activation = ACTIVATIONS[activation]
-        self.kernel, self.stride, self.dropout, self.jitter = kernel, stride, dropout, jitter
+        self.kernel, self.stride, self.pool, self.dropout, self.jitter = kernel, stride, pool, dropout, jitter
         self.embed = None if n_tokens is None else nn.Embedding(n_tokens, d_embed)
-        self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, stride)
+        self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, 1 if pool else stride)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Ids (B, L) or samples (B, L, d_input), of which the first ``lengths (B,)`` count -> (B, ⌈L / stride⌉, D).
@@ -96,8 +105,9 @@ class ConvEncoder(nn.Module):
             keep = 1 - self.dropout
             e = e * (torch.bernoulli(e.new_full((B, L, 1), keep)) / keep)
         late = int(torch.randint(self.stride, ())) if self.training and self.jitter else 0
-        e = F.pad(e.transpose(1, 2), (self.kernel - self.stride - late, -L % self.stride + late))
-        return self.activation(self.conv(e)).transpose(1, 2)
+        before = self.kernel - (1 if self.pool else self.stride) - late
+        w = self.activation(self.conv(F.pad(e.transpose(1, 2), (before, -L % self.stride + late))))
+        return (F.avg_pool1d(w, self.stride) if self.pool else w).transpose(1, 2)
 
     def shorten(self, lengths: Tensor | int) -> Tensor | int:
         """How many windows hold a sample of sequences of these lengths: ⌈lengths / stride⌉."""
@@ -124,14 +134,22 @@ def refuse_windows(encoder: nn.Module) -> None:
 
 
 class Summary(NamedTuple):
-    """Running summary of a stream: sum over the samples so far, or the last one, ``(B, D)``; and their number."""
+    """Running summary of a stream: sum over the samples so far, or the last one, ``(B, D)``; and their number.
+
+    The sum is float64 where the device has it: in float32 it stops to grow after 2^24 samples, 17 minutes of sound.
+    """
 
     value: Tensor
     count: int
 
 
 def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
-    """(B, L, D) -> (B, D): the mean over time or the last step, of the first ``lengths`` (B,) steps if given."""
+    """(B, L, D) -> (B, D): the mean over time or the last step, of the first ``lengths`` (B,) steps if given.
+
+    Raises:
+        UserError: lengths outside 1 .. L.
+    """
+    check_lengths(lengths, *h.shape[:2])
     if lengths is None:
         return h.mean(1) if mode == "pool" else h[:, -1]
     lengths = lengths.to(h.device)
@@ -169,9 +187,11 @@ class SequenceDecoder(_Summarising):
 
     def step(self, h: Tensor, state: Summary | None) -> tuple[Tensor, Summary]:
         """``(h_t (B, D), summary of what came before) -> (logits (B, C) of the samples so far, summary)``."""
-        pool = self.mode == "pool" and state is not None
-        state = Summary(state.value + h if pool else h, 1 if state is None else state.count + 1)
-        return self.output(state.value / state.count if self.mode == "pool" else state.value), state
+        if self.mode == "last":
+            return self.output(h), Summary(h, 1 if state is None else state.count + 1)
+        wide = h if h.device.type == "mps" else h.double()
+        state = Summary(wide, 1) if state is None else Summary(state.value + wide, state.count + 1)
+        return self.output((state.value / state.count).to(h.dtype)), state
 
 
 class StepDecoder(nn.Module):
@@ -187,6 +207,7 @@ class StepDecoder(nn.Module):
         self.output = nn.Linear(d_model, d_output)
 
     def forward(self, h: Tensor, lengths: Tensor | None = None) -> Tensor:
+        check_lengths(lengths, *h.shape[:2])
         return self.output(h)
 
     def step(self, h: Tensor, state: None = None) -> tuple[Tensor, None]:

@@ -37,6 +37,7 @@ from .heads import (
     encode,
     refuse_windows,
 )
+from .lengths import check_lengths
 from .shipped import locate
 from .ssm import SpikingSSM
 from .state import State
@@ -76,7 +77,14 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, rate: float = 1.0) -> Tensor:
         """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``, of a decoder per step
-        ``(B, L, C)``; log-probabilities ``(B, L, V)`` of a language model."""
+        ``(B, L, C)``; log-probabilities ``(B, L, V)`` of a language model.
+
+        Without ``lengths (B,)`` every step is real.
+
+        Raises:
+            UserError: lengths outside 1 .. L.
+        """
+        check_lengths(lengths, *x.shape[:2])
         x, lengths = encode(self.encoder, x, lengths)
         h, _ = self.backbone(x, lengths=lengths, rate=rate)
         return self.decoder.log_prob(h) if isinstance(self.decoder, AdaptiveSoftmax) else self.decoder(h, lengths)
@@ -89,10 +97,16 @@ class Network(nn.Module):
         return NetworkState(self.backbone.initial_state(batch))
 
     @torch.no_grad()
-    def step(self, x: Tensor, state: NetworkState, constants: list | None = None) -> tuple[Tensor, NetworkState]:
+    def step(
+        self, x: Tensor, state: NetworkState, constants: list | None = None, rate: float = 1.0
+    ) -> tuple[Tensor, NetworkState]:
         """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far, of a
-        decoder per step those of this sample."""
-        h, layers = self.backbone.step(self.encoder(x), state.layers, constants)
+        decoder per step those of this sample.
+
+        ``rate`` is the sampling step in units of the training data's; ``constants``, ``backbone.recurrence(rate)``,
+        saves computing them at every sample.
+        """
+        h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
         logits, summary = self.decoder.step(h, state.summary)

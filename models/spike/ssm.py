@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sdn.errors import UserError
 
-from .lengths import real_steps
+from .lengths import check_lengths, real_steps
 from .norms import make_norm
 from .ss4d import SS4D, Recurrence
 from .state import State
@@ -81,9 +81,10 @@ class SpikingSSM(nn.Module):
         Args:
             state: continue from here (``initial_state`` to start) and return the state after the last sample: a stream
                 in chunks, or a prefix before ``step``. Evaluation mode, no gradient. None: nothing to return.
-            lengths: true lengths ``(B,)`` of padded sequences; used with ``mask_padding`` only.
+            lengths: true lengths ``(B,)`` of padded sequences, 1 .. L; used with ``mask_padding`` only.
             rate: the sampling step in units of the training data's; 2 for a signal with every second sample left out.
         """
+        check_lengths(lengths, *x.shape[:2])
         mask = self._mask(x, lengths)
         if state is not None:
             self._refuse_training()
@@ -106,10 +107,16 @@ class SpikingSSM(nn.Module):
         return [layer.recurrence(rate) for layer in self.layers]
 
     @torch.no_grad()
-    def step(self, x: Tensor, state: State, constants: list[Recurrence] | None = None) -> tuple[Tensor, State]:
-        """One sample: ``(x_t (B, D), state) -> (y_t (B, D), state)``, equal to :meth:`forward` at that position."""
+    def step(
+        self, x: Tensor, state: State, constants: list[Recurrence] | None = None, rate: float = 1.0
+    ) -> tuple[Tensor, State]:
+        """One sample: ``(x_t (B, D), state) -> (y_t (B, D), state)``, equal to :meth:`forward` at that position.
+
+        ``constants`` are those of :meth:`recurrence` and hold the rate already; without them they are computed for
+        ``rate`` at every step.
+        """
         self._refuse_training()
-        constants, after = self.recurrence() if constants is None else constants, []
+        constants, after = self.recurrence(rate) if constants is None else constants, []
         for layer, norm, memory, numbers in zip(self.layers, self.norms, state, constants, strict=True):
             z, memory = layer.step(norm(x) if self.prenorm else x, memory, numbers)
             x = x + z if self.prenorm else norm(x + z)

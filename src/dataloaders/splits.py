@@ -18,6 +18,53 @@ def random_split(n: int, sizes: Sequence[int], seed: int) -> list[Tensor]:
     return list(order.split(list(sizes)))
 
 
+SPLITS = ("train", "val", "test")
+_WORDS = {
+    "train": 0,
+    "training": 0,
+    "val": 1,
+    "valid": 1,
+    "validation": 1,
+    "dev": 1,
+    "test": 2,
+    "testing": 2,
+}
+
+
+def split_named(word: object) -> int | None:
+    """0, 1 or 2 for a word for training, validation or test ("valid", "Dev", ...), None for any other."""
+    return _WORDS.get(str(word).strip().lower())
+
+
+def divide(
+    given: Tensor | None, classes: Tensor, val_split: float, test_split: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of the samples of ``train``, ``val`` and ``test``, each part in random order.
+
+    Args:
+        given: the part of each sample (n,), 0, 1 or 2, or None where nobody said. A part that nobody was given to is
+            drawn from the training samples, an equal share of each class.
+        classes: class of each sample (n,), or zeros.
+
+    Raises:
+        UserError: a part is empty.
+    """
+    part = torch.zeros(len(classes), dtype=torch.int64) if given is None else given.long()
+    absent = [number for number in (1, 2) if not (part == number).any()]
+    training = torch.nonzero(part == 0).flatten()
+    drawn = stratified_split(classes[training], [(val_split, test_split)[number - 1] for number in absent], seed)
+    part = part.clone()
+    for number, indices in zip(absent, drawn[1:], strict=True):
+        part[training[indices]] = number
+    order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
+    parts = tuple(order[part[order] == number] for number in range(3))
+    for name, indices in zip(SPLITS, parts, strict=True):
+        if not len(indices):
+            how = "" if name == "train" else f"; raise dataset.{name}_split or say which samples they are"
+            raise UserError(f"of {len(classes)} samples none is left for {name}{how}")
+    return parts
+
+
 def check_shares(**shares: float) -> None:
     """Refuse shares that are none or leave nothing to train on.
 
