@@ -125,7 +125,7 @@ def _another_neuron(network):
         (dict(layer={"bidirectional": True}), None, "bidirectional"),
         (dict(decoder={"kind": "retrieval", "d_output": 2}), None, "retrieval compares two finished texts"),
         (dict(decoder={"kind": "sequence", "d_output": 300}), None, "300 classes are too many"),
-        (dict(), _another_neuron, "not Resonator"),
+        (dict(), _another_neuron, "the neuron Resonator cannot run"),
         (dict(), lambda net: net.backbone.layers[0].mix.bias.data.fill_(torch.nan), "no finite numbers"),
         (dict(encoder={"kind": "linear", "d_input": 5}), None, "reads 5 inputs"),
     ],
