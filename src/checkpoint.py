@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sdn.errors import UserError
+from sdn.named import require_allowed
 from src.paths import resolve
 
 
@@ -18,7 +19,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     """A checkpoint of this loop, read with ``weights_only=True``.
 
     Raises:
-        UserError: no such file, not a checkpoint, or one of another program.
+        UserError: no such file, not a checkpoint, one of another program, or it names classes nobody vouches for.
     """
     found = resolve(path)
     if not found.is_file():
@@ -29,6 +30,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         raise UserError(f"{found} is no checkpoint that can be read safely; it may be cut short or foreign") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "config", "shapes"} <= checkpoint.keys():
         raise UserError(f"{found} was not written by this training loop; give one of its checkpoints/*.ckpt")
+    require_allowed(checkpoint["config"], found)
     return checkpoint
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from models.spike.heads import encode
 from sdn.errors import UserError
 from src import random_state
 from src.dataloaders.base import SequenceData
@@ -48,6 +49,8 @@ class SequenceModule(pl.LightningModule):
             raise UserError("this task predicts what comes next; set model.layer.bidirectional=false")
         self.encoder = self._part("encoder", self.task.encoder, data, width_in)
         self.decoder = self._part("decoder", self.task.decoder, data, width_out)
+        if hasattr(self.encoder, "shorten") and getattr(self.decoder, "every_step", False):
+            raise UserError("an encoder of windows leaves no step for every label; choose encoder=linear or embedding")
         self._decodes_lengths = "lengths" in inspect.signature(self.decoder.forward).parameters
         self.totals: dict[str, Totals] = {"train": Totals()}
         self.eval_names: dict[str, list[str]] = {}
@@ -65,17 +68,22 @@ class SequenceModule(pl.LightningModule):
         from src.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(path, map_location)
-        module = cls(checkpoint["config"], SimpleNamespace(**checkpoint["shapes"]))
+        module = cls(checkpoint["config"], SimpleNamespace(**checkpoint["shapes"], facts=checkpoint.get("facts", {})))
         module.load_state_dict(checkpoint["state_dict"])
         return module.eval()
+
+    def facts(self) -> dict[str, Any]:
+        """What a user of the trained network must know of its data, see :meth:`SequenceData.facts`."""
+        tell = getattr(self.data, "facts", {})
+        return tell() if callable(tell) else tell
 
     # -- forward and scores ---------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, z: Mapping[str, Any] | None = None) -> Tensor:
         """x as the data set delivers it and its ``z`` -> the decoder's output, e.g. logits (B, C)."""
         z = z or {}
-        lengths = z.get("lengths")
-        h, _ = self.backbone(self.encoder(x), lengths=lengths, rate=float(z.get("rate", 1.0)))
+        x, lengths = encode(self.encoder, x, z.get("lengths"))
+        h, _ = self.backbone(x, lengths=lengths, rate=float(z.get("rate", 1.0)))
         return self.decoder(h, lengths=lengths) if self._decodes_lengths else self.decoder(h)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -173,6 +181,7 @@ class SequenceModule(pl.LightningModule):
             dist.all_gather_object(everyone, own)
         checkpoint["config"] = self.config
         checkpoint["shapes"] = {name: getattr(self.data, name, None) for name in Shapes.__annotations__}
+        checkpoint["facts"] = self.facts()
         checkpoint["processes"] = everyone
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

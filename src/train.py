@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sdn.errors import UserError, door
 from sdn.files import write_text
-from src.config import CONFIGS, explain, plain, register_resolvers
+from src.config import CONFIGS, explain, plain, register_resolvers, without_other_experiment
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 def main() -> int:
     """The command line through Hydra; returns the exit code, 2 for a mistake of the user."""
     register_resolvers()
+    sys.argv[1:] = without_other_experiment(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, and we say them in one sentence
     return door(_compose_and_run)()
 
@@ -48,6 +50,8 @@ def _compose_and_run() -> None:
 def _job(config: DictConfig) -> float | None:
     """One run; the value is what a Hydra sweeper may optimise. A user's mistake ends the process, sweep and all."""
     register_resolvers()  # also in the processes of a launcher
+    if HydraConfig.get().runtime.choices.get("experiment") == "none":
+        log.info("no experiment: model, optimizer and trainer have the values of their own files, see --cfg job")
     results: dict[str, Any] = {}
     if code := door(lambda: results.update(run(plain(config))))():
         sys.exit(code)
@@ -68,8 +72,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     from src.callbacks.parameters import count
     from src.checkpoint import freeze_all_but_decoder, load_pretrained
+    from src.faithful import notice
     from src.module import SequenceModule
     from src.registry import build
+    from src.results.record import Record
     from src.trainer import make_trainer
 
     train = config["train"]
@@ -95,8 +101,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     if train["pretrained_freeze_encoder"]:
         freeze_all_but_decoder(module)
     trainer = make_trainer(config)
+    trainer.callbacks.insert(0, record := Record(config))  # before the checkpoints, which carry its history
     if trainer.is_global_zero:
         log.info("run folder %s", Path.cwd())
+        if said := notice(config):
+            log.info(said)
 
     figures = _fit(trainer, module, config, checkpoint) if train["mode"] == "fit" else {}
     if train["mode"] == "validate":
@@ -116,6 +125,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "seed": train["seed"],
         "seconds": round(time.perf_counter() - start, 2),
     }
+    record.finish()
     if trainer.is_global_zero:
         write_text("results.json", json.dumps(results, indent=1) + "\n")
     return results

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from sdn.errors import UserError, door
+from sdn.named import Allow
 
 
 @door
@@ -18,6 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, default=0.8, help="below 1 safer, above 1 bolder, 0 the likeliest")
     parser.add_argument("--top-p", type=float, default=0.9, help="draw from the likeliest words of this mass")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--allow", action=Allow)
     options = parser.parse_args(argv)
     import torch
 

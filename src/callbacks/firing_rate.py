@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from models.spike.lengths import real_steps
 from src.tasks.metrics import Totals
 
 
@@ -98,5 +99,5 @@ def count_spikes(spikes: Tensor, z: dict[str, Any]) -> tuple[Tensor, Tensor]:
     steps = torch.full((B,), L, device=spikes.device) if lengths is None else lengths.to(spikes.device)
     if weight is not None:  # of samples; retrieval has two sequences a sample
         steps = steps * weight.to(spikes.device).repeat(B // len(weight))
-    inside = torch.arange(L, device=spikes.device) < steps.unsqueeze(1)
+    inside = real_steps(steps, L)
     return (spikes.sum(1, dtype=torch.float32) * inside).sum(), steps.clamp_max(L).sum() * float(H)

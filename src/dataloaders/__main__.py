@@ -93,8 +93,10 @@ def _verify(data: SequenceData) -> None:
     import torch
     from tqdm import tqdm
 
+    from src.dataloaders.cache import audit
     from src.dataloaders.preview import fetch, spread
 
+    audit()
     data.verify()
     for split in _SPLITS:
         n = len(getattr(data, split))

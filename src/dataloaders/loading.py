@@ -4,6 +4,10 @@ The order of an epoch is a function of (seed, epoch) alone. Batch b of world siz
 samples of it and each rank its slice, so W processes see in a step what one process with the W-fold batch would see.
 Evaluation visits every sample exactly once: where the last samples do not fill all ranks, repeated samples keep the
 ranks in step and ``z["weight"]`` (B,) is 0 for them.
+
+Sequences of many lengths are padded to the longest of their batch. With ``loader.bucket: n`` every n batches of the
+order are a pool, whose samples are sorted by length and cut into batches anew, and the batches of a pool come in random
+order. What is in a pool and which samples an incomplete last batch holds stay as they were.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from models.spike.lengths import check_lengths
 from sdn.errors import UserError
 
 
@@ -28,8 +33,11 @@ class LoaderOptions:
     pin_memory: bool | None = None
     drop_last: bool = True
     eval_drop_last: bool = False
+    bucket: int = 0
 
     def __post_init__(self) -> None:
+        if self.bucket < 0:
+            raise UserError(f"loader.bucket is a number of batches, 0 for none, not {self.bucket}")
         for name in ("batch_size", "eval_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -50,11 +58,24 @@ class Shard:
 
 
 class BatchOrder(Sampler[list[int]]):
-    """The batches of one rank, as lists of indices; a repeated sample i that must not count is written ``~i``."""
+    """The batches of one rank, as lists of indices; a repeated sample i that must not count is written ``~i``.
 
-    def __init__(self, n: int, batch_size: int, shuffle: bool, drop_last: bool, seed: int, shard: Shard) -> None:
+    ``lengths (n,)`` of the samples and ``bucket`` > 0: batches of similar length, see the module's head.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int,
+        shard: Shard,
+        bucket: int = 0,
+        lengths: torch.Tensor | None = None,
+    ) -> None:
         self.n, self.batch_size, self.shuffle, self.drop_last = n, batch_size, shuffle, drop_last
-        self.seed, self.shard = seed, shard
+        self.seed, self.shard, self.bucket, self.lengths = seed, shard, bucket, lengths
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
@@ -68,15 +89,41 @@ class BatchOrder(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         start, self.start = self.start, 0
-        order = torch.arange(self.n)
-        if self.shuffle:
-            order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch))
-        together = self.batch_size * self.shard.world
+        order, together = self._order(), self.batch_size * self.shard.world
         for batch in range(start, len(self)):
             samples = order[batch * together : (batch + 1) * together].tolist()
             each = -(-len(samples) // self.shard.world)
             samples += [~samples[0]] * (each * self.shard.world - len(samples))
             yield samples[self.shard.rank * each : (self.shard.rank + 1) * each]
+
+    def _order(self) -> torch.Tensor:
+        """All samples in the order of this epoch ``(n,)``."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.n, generator=generator) if self.shuffle else torch.arange(self.n)
+        if not self.bucket or self.lengths is None:
+            return order
+        together = self.batch_size * self.shard.world
+        whole = self.n // together * together
+        for pool in order[:whole].split(self.bucket * together):
+            batches = pool[self.lengths[pool].argsort(stable=True)].view(-1, together)
+            pool.copy_(batches[torch.randperm(len(batches), generator=generator)].flatten())
+        return order
+
+    def padding(self, lengths: torch.Tensor) -> float:
+        """Share of the steps of this epoch's batches that is padding, for samples of ``lengths (n,)``."""
+        together = self.batch_size * self.shard.world
+        batches = [lengths[part] for part in self._order()[: len(self) * together].split(together)]
+        steps = sum(int(part.max()) * len(part) for part in batches)
+        return 1 - sum(int(part.sum()) for part in batches) / steps
+
+
+def lengths_of(dataset: Dataset) -> torch.Tensor | None:
+    """Length of every sample ``(n,)`` as the data set's ``lengths()`` says; None if it does not."""
+    if isinstance(dataset, Subset):
+        inner = lengths_of(dataset.dataset)
+        return None if inner is None else inner[torch.as_tensor(dataset.indices)]
+    tell = getattr(dataset, "lengths", None)
+    return tell() if callable(tell) else None
 
 
 class _Marked(Dataset):
@@ -100,6 +147,8 @@ class _MarkedCollate:
     def __call__(self, batch: tuple[Any, torch.Tensor | None]) -> Any:
         samples, weight = batch
         x, y, z = self.collate(samples)
+        if "lengths" in z:
+            check_lengths(z["lengths"], *x.shape[:2])  # here they are on the CPU, whatever trains
         return x, y, (z if weight is None else {**z, "weight": weight})
 
 
@@ -162,11 +211,14 @@ def make_loader(
     """A loader for training (shuffled by ``seed``) or evaluation.
 
     Raises:
-        UserError: the training data are fewer than one batch.
+        UserError: the data are fewer than one batch, or ``bucket`` is set and they tell no lengths.
     """
     size = options.batch_size if train else options.eval_batch_size or options.batch_size
     drop_last = options.drop_last if train else options.eval_drop_last
-    order = BatchOrder(len(dataset), size, train, drop_last, seed, shard)
+    lengths = lengths_of(dataset) if options.bucket else None
+    if options.bucket and lengths is None:
+        raise UserError("loader.bucket sorts by length, but this data set tells none; set loader.bucket=0")
+    order = BatchOrder(len(dataset), size, train, drop_last, seed, shard, options.bucket, lengths)
     if len(order) == 0:
         raise UserError(
             f"{len(dataset)} {'training' if train else 'evaluation'} samples do not fill one batch of {size} on "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,8 @@ class MNIST(GrayImages):
     _name_ = "mnist"
     hub, size, folders, column = "ylecun/mnist", "17 MB", ("mnist",), "image"
     l_max = 784
+    class_names = tuple("0123456789")
+    input_scale: ClassVar = {"shift": [0.0], "scale": [1 / 255]}
 
     def __init__(
         self, data_dir: str | None = None, permute: bool = False, val_size: int = 6000, seed: int = 42

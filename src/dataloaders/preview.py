@@ -62,7 +62,7 @@ def sheet(data: SequenceData, split: str, n: int, path: Path) -> bool:
     x, y, _ = fetch(data, split, spread(len(getattr(data, split)), n))
     if x.ndim != 3 or not x.is_floating_point():
         return False
-    order = torch.argsort(y, stable=True)
+    order = torch.argsort(y, stable=True) if y.ndim == 1 else range(len(x))
     pictures = [picture if (picture := data.picture(x[i])) is not None else _envelope(x[i]) for i in order]
     height, width = pictures[0].shape
     columns = max(1, min(len(pictures), _SHEET_WIDTH // width, round((len(pictures) * 1.5 * height / width) ** 0.5)))

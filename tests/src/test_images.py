@@ -69,7 +69,7 @@ def test_another_data_set_is_refused(image_set: Callable, tmp_path: Path):
     with pytest.raises(UserError, match="no column 'image'"):
         MNIST().prepare()
     image_set("other", "image", 8)
-    with pytest.raises(UserError, match="64 pixels instead of 784"):
+    with pytest.raises(UserError, match="8 x 8 pixels instead of 28 x 28"):
         MNIST(data_dir=str(tmp_path / "data/other")).prepare()
 
 

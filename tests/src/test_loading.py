@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import chain, pairwise
+
 import pytest
 import torch
+from torch.utils.data import Subset
 
 from sdn.errors import UserError
-from src.dataloaders.base import TensorSet, collate_tokens, random_split
-from src.dataloaders.loading import BatchOrder, LoaderOptions, Shard, make_loader
+from src.dataloaders.aan import PairSet
+from src.dataloaders.base import RaggedSet, TensorSet, collate_tokens, random_split
+from src.dataloaders.loading import BatchOrder, LoaderOptions, Shard, lengths_of, make_loader
 
 
 def orders(world: int, n: int = 23, size: int = 2, **options: bool) -> list[list[list[int]]]:
@@ -107,3 +111,60 @@ def test_padding():
     assert x.dtype == torch.long
     assert y.tolist() == [1, 0]
     assert z["lengths"].tolist() == [2, 1]
+
+
+def bucketed(world: int = 1, n: int = 103, size: int = 4, **options: object) -> list[BatchOrder]:
+    options = {"shuffle": True, "drop_last": False, "bucket": 5, "lengths": ragged(n)} | options
+    return [BatchOrder(n, size, seed=5, shard=Shard(rank, world), **options) for rank in range(world)]
+
+
+def ragged(n: int) -> torch.Tensor:
+    return torch.randint(1, 500, (n,), generator=torch.Generator().manual_seed(0))
+
+
+def test_a_pool_of_batches_is_sorted_by_length():
+    plain, by_length = bucketed(bucket=0)[0], bucketed()[0]
+    ours, theirs = list(by_length), list(plain)
+    assert ours[-1] == theirs[-1]  # the incomplete batch is the same
+    lengths = ragged(103)
+    for first in range(0, 25, 5):
+        pool, before = ours[first : first + 5], theirs[first : first + 5]
+        assert sorted(chain(*pool)) == sorted(chain(*before))
+        spans = sorted((int(lengths[batch].min()), int(lengths[batch].max())) for batch in pool)
+        assert all(a[1] <= b[0] for a, b in pairwise(spans))
+    assert by_length.padding(lengths) < 0.5 * plain.padding(lengths)
+
+
+def test_padding_counts_what_the_batches_hold():
+    order, lengths = bucketed(shuffle=False, bucket=0, n=7)[0], torch.tensor([3, 1, 2, 2, 9, 9, 0])
+    assert order.padding(lengths) == pytest.approx(1 - 26 / (3 * 4 + 9 * 3))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_buckets_keep_what_orders_promise(shuffle: bool):
+    one, (a, b) = bucketed(size=8, shuffle=shuffle)[0], bucketed(2, size=4, shuffle=shuffle)
+    joined = [x + y for x, y in zip(a, b, strict=True)]
+    assert [[i for i in batch if i >= 0] for batch in joined] == list(one)
+    assert sorted(i for batch in joined for i in batch if i >= 0) == list(range(103))
+    assert list(one) == list(one)
+    whole = list(one)
+    one.start = 7
+    assert list(one) == whole[7:]
+    if shuffle:
+        one.set_epoch(1)
+        assert list(one) != whole
+
+
+def test_buckets_need_lengths():
+    data = TensorSet(torch.zeros(9), torch.zeros(9))
+    with pytest.raises(UserError, match=r"tells none; set loader\.bucket=0"):
+        make_loader(data, lambda b: b, LoaderOptions(batch_size=2, bucket=4), Shard(), True)
+    with pytest.raises(UserError, match=r"loader\.bucket"):
+        LoaderOptions(bucket=-1)
+
+
+def test_lengths_of_parts_and_pairs():
+    texts = RaggedSet(torch.arange(6), torch.tensor([1, 3, 6]), torch.zeros(3))
+    assert lengths_of(Subset(texts, [2, 0])).tolist() == [3, 1]
+    pairs = PairSet(texts, torch.tensor([[0, 1], [2, 1]], dtype=torch.int32), torch.zeros(2))
+    assert lengths_of(pairs).tolist() == [2, 3]

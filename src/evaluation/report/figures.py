@@ -67,16 +67,18 @@ def thresholds(v_th: Sequence[ArrayLike]) -> Figure:
     return figure
 
 
-def energy_bars(spiking: Mapping[str, float], dense: Mapping[str, float]) -> Figure:
-    """Energy by kind of part, in joules a sequence, with spikes and with dense activations."""
+def energy_bars(forms: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Energy of each form by kind of part, in joules a sample; ``forms[name][kind]``."""
     figure = Figure(figsize=(9, 3.2))
     ax = figure.subplots()
-    where = np.arange(len(spiking))
-    scale = 1e6
-    ax.bar(where - 0.2, [v * scale for v in dense.values()], 0.4, label="dense activations", color=SOFT)
-    ax.bar(where + 0.2, [v * scale for v in spiking.values()], 0.4, label="spikes", color=SPIKE)
-    ax.set_xticks(where, list(spiking))
-    ax.set(ylabel="µJ a sequence")
+    kinds = list(next(iter(forms.values())))
+    where, width = np.arange(len(kinds)), 0.8 / len(forms)
+    for i, (name, values) in enumerate(forms.items()):
+        color = (SPIKE, SOFT, "#dd9a80", "#c9d4de")[i % 4]
+        left = where + (i - (len(forms) - 1) / 2) * width
+        ax.bar(left, [values[kind] * 1e6 for kind in kinds], width, label=name, color=color)
+    ax.set_xticks(where, kinds)
+    ax.set(ylabel="µJ a sample")
     ax.legend(fontsize=8)
     _bare(ax)
     figure.tight_layout()
