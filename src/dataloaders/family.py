@@ -244,8 +244,8 @@ class Family(SequenceData):
             return torch.from_numpy(gate.finite(values, lambda i: f"the target of {where(i)}")), None
         if any(np.ndim(value) for value in y[:1]):
             raise UserError(
-                f"the targets of {self.path} are rows of numbers, not classes; choose task=per_step decoder=per_step for "
-                "a class a step, or task=regression"
+                f"the targets of {self.path} are rows of numbers, not classes; choose task=per_step decoder=per_step "
+                "for a class a step, or task=regression"
             )
         ids, names = gate.classes(y, where, samples.class_names)
         return ids, list(names)

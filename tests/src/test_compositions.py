@@ -17,7 +17,12 @@ from src.registry import REGISTRY, lookup
 STORED = json.loads((Path(__file__).parent / "compositions.json").read_text(encoding="utf-8"))
 """Flat configurations as composed before pipelines could set keys of the model: those common to all, and its own."""
 
-ADDED: dict[str, Any] = {"loader.bucket": 0, "model.layer.learnable_u_r": False}
+ADDED: dict[str, Any] = {
+    "dataset.permutation": None,
+    "dataset.permutation_seed": 0,
+    "loader.bucket": 0,
+    "model.layer.learnable_u_r": False,
+}
 """Keys that came later; their value changes nothing."""
 
 CHANGED: dict[str, dict[str, Any]] = {name: {"loader.bucket": 50} for name in ("aan", "imdb", "listops")}
