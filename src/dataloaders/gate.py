@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers as abstract
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,13 @@ def texts(values: Sequence[Any], where: Where) -> list[str]:
             what = "missing" if _missing(value) else f"{value!r}"
             raise UserError(f"the text of {where(i)} is {what}; give it or leave the sample out")
     return list(values)
+
+
+def hub_texts(rows: Any, name: str, where: Where, block: int = 1000) -> Iterator[str]:
+    """The texts of a column of a hub data set, some rows at a time."""
+    for start in range(0, len(rows), block):
+        values = rows[start : start + block][name]
+        yield from texts(values, lambda i, start=start: where(start + i))
 
 
 def _plain(values: Sequence[Any]) -> Sequence[Any]:
