@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from models.spike.ss4d import SS4D
+from models.spike.ssm import NEURON_OPTIONS
 from src.config import CONFIGS, compose
 from src.registry import REGISTRY, lookup
 
@@ -23,6 +24,8 @@ ADDED: dict[str, Any] = {
     "loader.bucket": 0,
     "scheduler.rebound": False,
     "model.layer.learnable_u_r": False,
+    "model.layer.surrogate": "triangle",
+    "model.layer.width": None,
 }
 """Keys that came later; their value changes nothing."""
 
@@ -75,7 +78,7 @@ def parameters(target: Any, *leave_out: str) -> set[str]:
 def test_the_models_yaml_names_every_option_of_the_model():
     shipped = yaml.safe_load((CONFIGS / "model/spikingssm.yaml").read_text(encoding="utf-8"))
     assert set(shipped) - {"_name_"} == parameters(lookup("model", "spikingssm"))
-    assert set(shipped["layer"]) == parameters(SS4D, "d_model", "dropout")
+    assert set(shipped["layer"]) == parameters(SS4D, "d_model", "dropout") | set(NEURON_OPTIONS)
 
 
 @pytest.mark.parametrize(("group", "path"), FEEDS, ids=lambda part: getattr(part, "stem", part))
