@@ -71,7 +71,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     "callback": {
         "best": "src.callbacks.checkpoint.Best",
         "early_stopping": "pytorch_lightning.callbacks.EarlyStopping",
-        "ema": "pytorch_lightning.callbacks.EMAWeightAveraging",
+        "ema": "src.callbacks.averaging.EMA",
         "firing_rate": "src.callbacks.firing_rate.FiringRate",
         "grad_norms": "src.callbacks.grad_norms.GradientNorms",
         "last": "src.callbacks.checkpoint.Last",
@@ -79,7 +79,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "nan_guard": "src.callbacks.nan_guard.NanGuard",
         "parameters": "src.callbacks.parameters.ParameterCount",
         "progress": "src.callbacks.progress.progress",
-        "swa": "pytorch_lightning.callbacks.StochasticWeightAveraging",
+        "swa": "src.callbacks.averaging.SWA",
         "timer": "src.callbacks.timer.Timer",
     },
 }

@@ -24,6 +24,9 @@ ADDED: dict[str, Any] = {
     "loader.bucket": 0,
     "scheduler.rebound": False,
     "model.layer.learnable_u_r": False,
+    "callbacks.best.save_top_k": 1,
+    "callbacks.last.every_n_minutes": 10,
+    "train.overwrite": False,
     "model.layer.surrogate": "triangle",
     "model.layer.width": None,
 }
