@@ -35,6 +35,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "sc": "src.dataloaders.speech.SpeechCommands",
         "table": "src.dataloaders.table.Table",
         "text": "src.dataloaders.text.Text",
+        "ucr": "src.dataloaders.ucr.UCR",
         "wikitext": "src.dataloaders.wikitext.WikiText",
     },
     "model": {"spikingssm": "models.spike.ssm.SpikingSSM"},
