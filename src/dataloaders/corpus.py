@@ -1,4 +1,4 @@
-"""Text of yours for language modelling, by character, byte or word: one file, or a folder of text files, no code needed.
+"""Text of yours for language modelling, by character, byte or word: a file or a folder of text files, no code needed.
 
 A single file is cut into a head to train on, a middle to choose by and an end to test on, at ends of lines. A folder
 may hold ``train.txt``, ``valid.txt`` and ``test.txt``; otherwise its files (``*.txt``, at any depth) are documents that

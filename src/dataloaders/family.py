@@ -104,6 +104,10 @@ class Family(SequenceData):
         path = self.path
         return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
+    def source(self) -> Any:
+        """What identifies the data as they are on disk."""
+        return stamp(self.path, self.sources())
+
     @property
     def path(self) -> Path:
         """The user's file or folder.
@@ -181,7 +185,7 @@ class Family(SequenceData):
 
     def _key(self) -> dict[str, Any]:
         shape = {"targets": self.targets, "per_step": self.per_step, "l_max": self.cut_to}
-        return {"version": self.version, "source": stamp(self.path, self.sources()), **shape, **self.settings()}
+        return {"version": self.version, "source": self.source(), **shape, **self.settings()}
 
     def _tensors(self) -> dict[str, Tensor]:
         return cached_tensors(self._name_, self._key(), lambda: self._pack(self.read()))
