@@ -39,21 +39,27 @@ def warmup_steps(warmup: float, total: int) -> int:
     return steps
 
 
-def _scheduled(optimizer: Optimizer, total: int, warmup: float, shape: Callable[[float], float]) -> LambdaLR:
+def _scheduled(
+    optimizer: Optimizer, total: int, warmup: float, shape: Callable[[float], float], beyond: bool = False
+) -> LambdaLR:
     first = warmup_steps(warmup, total)
 
     def factor(step: int) -> float:
         if step < first:
             return step / first
-        return shape(min(1.0, (step - first) / max(1, total - first)))
+        part = (step - first) / max(1, total - first)
+        return shape(part if beyond else min(1.0, part))
 
     return LambdaLR(optimizer, factor)
 
 
-def cosine_warmup(optimizer: Optimizer, num_training_steps: int, warmup: float = 0.1) -> LambdaLR:
+def cosine_warmup(
+    optimizer: Optimizer, num_training_steps: int, warmup: float = 0.1, rebound: bool = False
+) -> LambdaLR:
     """f = step / w for step < w, then (1 + cos(pi p)) / 2 with p = (step - w) / (total - w) clipped to 1:
-    once at 0 it stays there."""
-    return _scheduled(optimizer, num_training_steps, warmup, lambda p: (1 + math.cos(math.pi * p)) / 2)
+    once at 0 it stays there. With ``rebound`` p is not clipped and f rises again, as in the released code, whose
+    lengths were typed by hand: mnist reached 0 after 90,000 of 108,000 steps and ended at 0.098."""
+    return _scheduled(optimizer, num_training_steps, warmup, lambda p: (1 + math.cos(math.pi * p)) / 2, rebound)
 
 
 def linear_warmup(optimizer: Optimizer, num_training_steps: int, warmup: float = 0.1) -> LambdaLR:

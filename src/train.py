@@ -72,6 +72,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     from src.callbacks.parameters import count
     from src.checkpoint import freeze_all_but_decoder, load_pretrained
+    from src.faithful import notice
     from src.module import SequenceModule
     from src.registry import build
     from src.results.record import Record
@@ -103,6 +104,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     trainer.callbacks.insert(0, record := Record(config))  # before the checkpoints, which carry its history
     if trainer.is_global_zero:
         log.info("run folder %s", Path.cwd())
+        if said := notice(config):
+            log.info(said)
 
     figures = _fit(trainer, module, config, checkpoint) if train["mode"] == "fit" else {}
     if train["mode"] == "validate":

@@ -38,15 +38,21 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu
 
 
 class ConvEncoder(nn.Module):
-    """Windows instead of samples: every ``stride`` steps one vector of the last ``kernel`` of them, (B, L / stride, D).
+    """Windows instead of samples: one vector for every ``stride`` samples, (B, ⌈L / stride⌉, d_model).
 
-    ``h_t = f(Σ_k W_k e_{(t + 1) stride - kernel + k} + b)`` for k < kernel and t < ⌈L / stride⌉, where ``e`` are the
-    rows of an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the
-    sequence, padding after ``lengths`` included; f is the identity, "relu" or "gelu". The backbone then runs over a
-    sequence ``stride`` times shorter.
+    Window i ends with sample i: ``w_i = f(Σ_k W_k e_{i - kernel + 1 + k} + b)``, k < kernel, where ``e`` are rows of
+    an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the sequence,
+    padding after ``lengths`` included; f is the identity, "relu" or "gelu". Of every ``stride`` windows
+
+    - the last goes on, ``h_t = w_{(t + 1) stride - 1}``, or
+    - with ``pool`` their mean, ``h_t = Σ_j w_{t stride + j} / stride``, j < stride: then it does not matter where in a
+      group of samples a word stands.
+
+    The backbone runs over a sequence ``stride`` times shorter.
 
     Raises:
-        UserError: ``kernel`` is shorter than ``stride``, which would skip samples, or an option is out of range.
+        UserError: without ``pool``, ``kernel`` is shorter than ``stride``, which would skip samples; or an option is
+            out of range.
     """
 
     def __init__(
@@ -60,17 +66,20 @@ class ConvEncoder(nn.Module):
         dropout: float = 0.0,
         jitter: bool = False,
         activation: str = "none",
+        pool: bool = False,
     ) -> None:
         super().__init__()
-        if not 1 <= stride <= kernel:
-            raise UserError(f"the windows must overlap or touch: 1 <= stride <= kernel, not {stride} and {kernel}")
+        if stride < 1 or kernel < 1:
+            raise UserError(f"stride and kernel must be at least 1, not {stride} and {kernel}")
+        if not pool and kernel < stride:
+            raise UserError(f"windows of {kernel} samples, one every {stride}, would skip some; set pool or kernel")
         if (n_tokens is None) == (d_input is None):
             raise UserError("a ConvEncoder reads tokens or numbers: give one of n_tokens and d_input")
         if d_embed < 1:
             raise UserError(f"d_embed must be at least 1, not {d_embed}")
         if not 0 <= dropout < 1:
             raise UserError(f"the encoder's dropout must be at least 0 and below 1, not {dropout}")
-        if jitter and kernel < 2 * stride - 1:
+        if jitter and not pool and kernel < 2 * stride - 1:
             raise UserError(
                 f"jitter moves windows by up to stride - 1 samples, so kernel must be at least 2 stride - 1 "
                 f"= {2 * stride - 1} for none to be lost, not {kernel}"
@@ -78,9 +87,9 @@ class ConvEncoder(nn.Module):
         if activation not in ACTIVATIONS:
             raise UserError(f"the encoder's activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
         self.activation = ACTIVATIONS[activation]
-        self.kernel, self.stride, self.dropout, self.jitter = kernel, stride, dropout, jitter
+        self.kernel, self.stride, self.pool, self.dropout, self.jitter = kernel, stride, pool, dropout, jitter
         self.embed = None if n_tokens is None else nn.Embedding(n_tokens, d_embed)
-        self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, stride)
+        self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, 1 if pool else stride)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Ids (B, L) or samples (B, L, d_input), of which the first ``lengths (B,)`` count -> (B, ⌈L / stride⌉, D).
@@ -96,8 +105,9 @@ class ConvEncoder(nn.Module):
             keep = 1 - self.dropout
             e = e * (torch.bernoulli(e.new_full((B, L, 1), keep)) / keep)
         late = int(torch.randint(self.stride, ())) if self.training and self.jitter else 0
-        e = F.pad(e.transpose(1, 2), (self.kernel - self.stride - late, -L % self.stride + late))
-        return self.activation(self.conv(e)).transpose(1, 2)
+        before = self.kernel - (1 if self.pool else self.stride) - late
+        w = self.activation(self.conv(F.pad(e.transpose(1, 2), (before, -L % self.stride + late))))
+        return (F.avg_pool1d(w, self.stride) if self.pool else w).transpose(1, 2)
 
     def shorten(self, lengths: Tensor | int) -> Tensor | int:
         """How many windows hold a sample of sequences of these lengths: ⌈lengths / stride⌉."""

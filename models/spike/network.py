@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from sdn.checksum import load_tensors, save_tensors
 from sdn.errors import UserError
 from sdn.named import require_allowed
-from sdn.network import ReducedSDN
-from sdn.neurons import SDNNeuron
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
 from .heads import (
@@ -39,7 +37,7 @@ from .heads import (
 )
 from .lengths import check_lengths
 from .shipped import locate
-from .ssm import SpikingSSM
+from .ssm import SpikingSSM, with_sdn_from
 from .state import State
 
 FORMAT = "spikingssm-network-1"
@@ -57,16 +55,16 @@ class Network(nn.Module):
 
     Args:
         spec: the description above.
+        backbone: what ``spec["model"]`` describes, if it is built already (:func:`build` gives SDNs their weights so).
 
     Raises:
         UserError: an unknown kind or option.
     """
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Mapping[str, Any], backbone: SpikingSSM | None = None) -> None:
         super().__init__()
         self.spec = json.loads(json.dumps(spec))
-        model = dict(self.spec["model"])
-        self.backbone = SpikingSSM(**model)
+        self.backbone = SpikingSSM(**self.spec["model"]) if backbone is None else backbone
         self.encoder = _encoder(dict(self.spec["encoder"]), self.backbone.d_model)
         self.decoder = _decoder(dict(self.spec["decoder"]), self.backbone.d_model, self.encoder)
 
@@ -171,20 +169,11 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
         UserError: description and weights do not belong together.
     """
     try:
-        options = dict(spec["model"])
-        layer = dict(options.get("layer", {}))
-        wants_sdn = layer.get("neuron", "sdn") == "sdn"
-        if wants_sdn:
-            options["layer"] = layer | {"neuron": "sltt", "sdn": None}
-        network = Network({**spec, "model": options})
+        model = dict(spec["model"])
+        model["layer"] = with_sdn_from(tensors, model.get("layer", {}))
+        network = Network(spec, SpikingSSM(**model))
     except KeyError as error:
         raise UserError(f"the description of the network lacks {error}") from error
-    network.spec = json.loads(json.dumps(spec))
-    if wants_sdn:
-        for i, part in enumerate(network.backbone.layers):
-            prefix = f"backbone.layers.{i}.neuron.sdn."
-            weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            part.neuron = SDNNeuron(ReducedSDN(weights, part.neuron.tau))
     try:
         network.load_state_dict(dict(tensors))
     except RuntimeError as error:

@@ -39,6 +39,7 @@ class ConvEncoder(heads.ConvEncoder):
         dropout: float = 0.0,
         jitter: bool = False,
         activation: str = "none",
+        pool: bool = False,
     ) -> None:
         d_input = data.d_input if data.n_tokens is None else None
-        super().__init__(d_model, data.n_tokens, d_input, d_embed, kernel, stride, dropout, jitter, activation)
+        super().__init__(d_model, data.n_tokens, d_input, d_embed, kernel, stride, dropout, jitter, activation, pool)

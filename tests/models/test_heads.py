@@ -14,21 +14,25 @@ def _naive(encoder, row):
     e = row if encoder.embed is None else encoder.embed(row)
     out = []
     for t in range(-(-len(e) // encoder.stride)):
-        h = encoder.conv.bias.clone()
-        for k in range(encoder.kernel):
-            at = (t + 1) * encoder.stride - encoder.kernel + k
-            if 0 <= at < len(e):
-                h = h + encoder.conv.weight[:, :, k] @ e[at]
-        out.append(h)
+        group = []
+        for i in range(t * encoder.stride, (t + 1) * encoder.stride):
+            w = encoder.conv.bias.clone()
+            for k in range(encoder.kernel):
+                at = i - encoder.kernel + 1 + k
+                if 0 <= at < len(e):
+                    w = w + encoder.conv.weight[:, :, k] @ e[at]
+            group.append(encoder.activation(w))
+        out.append(torch.stack(group).mean(0) if encoder.pool else group[-1])
     return torch.stack(out)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(8, 4), (3, 3), (5, 2), (1, 1), (4, 3)])
 @pytest.mark.parametrize("tokens", [True, False])
-def test_windows_are_those_of_each_sequence_alone(kernel, stride, tokens):
+@pytest.mark.parametrize("pool", [True, False])
+def test_windows_are_those_of_each_sequence_alone(kernel, stride, tokens, pool):
     torch.manual_seed(0)
     reads = {"n_tokens": 7, "d_embed": 3} if tokens else {"d_input": 2}
-    encoder = ConvEncoder(5, **reads, kernel=kernel, stride=stride).double()
+    encoder = ConvEncoder(5, **reads, kernel=kernel, stride=stride, pool=pool, activation="relu").double()
     lengths = torch.tensor([17, 1, 6, 12])
     x = torch.randint(7, (4, 17)) if tokens else torch.randn(4, 17, 2).double()
     if not tokens:
@@ -39,9 +43,10 @@ def test_windows_are_those_of_each_sequence_alone(kernel, stride, tokens):
     assert h.shape == (4, -(-17 // stride), 5)
 
 
-def test_gradients_are_those_of_the_naive_form():
+@pytest.mark.parametrize("pool", [True, False])
+def test_gradients_are_those_of_the_naive_form(pool):
     torch.manual_seed(0)
-    encoder = ConvEncoder(4, n_tokens=6, d_embed=3, kernel=5, stride=3).double()
+    encoder = ConvEncoder(4, n_tokens=6, d_embed=3, kernel=5, stride=3, pool=pool, activation="gelu").double()
     x, weights = torch.randint(6, (2, 11)), torch.randn(2, 4, 4).double()
     fast = torch.autograd.grad((encoder(x) * weights).sum(), encoder.parameters())
     slow = sum((_naive(encoder, row) * w).sum() for row, w in zip(x, weights, strict=True))

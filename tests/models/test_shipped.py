@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parent / "shipped"
 def _examples(name):
     kept = load_file(EXAMPLES / f"{name}.safetensors")
     x = kept["x"].long() if kept["x"].dtype == torch.uint8 else kept["x"].float()
-    return x, kept["y"], kept["answer"], kept.get("lengths")
+    return x, kept["y"].long(), kept["answer"].long(), kept.get("lengths")
 
 
 def _agree(found, answer):

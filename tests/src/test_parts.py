@@ -153,6 +153,15 @@ def test_cosine_with_warmup_never_rises_again():
     assert found[100:] == [0.0] * 50
 
 
+def test_the_released_cosine_rises_again():
+    found = factors(cosine_warmup, 120, num_training_steps=100, warmup=10, rebound=True)
+    assert found[:100] == pytest.approx(factors(cosine_warmup, 100, num_training_steps=100, warmup=10))
+    for step in range(100, 120):
+        assert found[step] == pytest.approx((1 + math.cos(math.pi * (step - 10) / 90)) / 2)
+    mnist = (1 + math.cos(math.pi * (108_000 - 1_000) / (90_000 - 1_000))) / 2
+    assert mnist == pytest.approx(0.098, abs=5e-4)  # what the docstring says of its end
+
+
 def test_linear_ends_at_zero():
     found = factors(linear_warmup, 12, num_training_steps=10, warmup=0.2)
     assert found == pytest.approx([0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0, 0])
