@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.spike.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
 from sdn.errors import UserError
@@ -43,6 +43,7 @@ class LanguageModel(Task):
             raise UserError("this data set delivers numbers, not tokens; task=lm wants pipeline=corpus, wt103 or wt2")
         cutoffs = default_cutoffs(data.n_tokens, d_model, div_val) if cutoffs is None else cutoffs
         self.encoder = AdaptiveEmbedding(data.n_tokens, d_model, cutoffs, div_val, dropemb, init_scale)
+        self.decoder = nn.Identity()  # the softmax wants its targets: it is a part of the loss
         self.head = AdaptiveSoftmax(self.encoder, dropsoft, bias_scale)
         self.batch_perplexity = batch_perplexity
 
