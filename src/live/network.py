@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.spike.adaptive import AdaptiveSoftmax
-from models.spike.export import StepGraph
-from models.spike.heads import LinearEncoder, RetrievalDecoder
+from models.spike.constants import FoldedNorm, step_constants
+from models.spike.heads import LinearEncoder, RetrievalDecoder, refuse_windows
 from models.spike.network import Network
 from sdn.errors import UserError
-from sdn.neurons import LIF, SDNNeuron
 
 MOST_CLASSES = 256
 """A page shows a bar a class."""
@@ -36,33 +35,39 @@ def description(network: Network, dtype: type = np.float32) -> dict[str, Any]:
         UserError: the network does not run on a page; one sentence says why.
     """
     _refuse(network)
-    graph = StepGraph(network)
-    norm, eps, scale, shift = _norms(graph)
+    step = step_constants(network.backbone, "event_engine")
+    norm, eps, scale, shift = _norms(step.norms)
     encoder = network.encoder
     linear = isinstance(encoder, LinearEncoder)
     arrays = {
         "encoder_weight": encoder.weight.T if linear else encoder.weight,
         "encoder_bias": encoder.bias if linear else encoder.weight.new_zeros(0),
-        **{name: getattr(graph, name) for name in ("a_re", "a_im", "c_re", "c_im", "D", "tau", "u_r")},
-        "mix": graph.weight.transpose(1, 2),  # (n, H, 2H): what a spike adds lies together
-        "mix_bias": graph.bias,
+        "a_re": step.A.real,
+        "a_im": step.A.imag,
+        "c_re": step.drive.real,
+        "c_im": step.drive.imag,
+        "D": step.D,
+        "tau": step.tau,
+        "u_r": step.u_r,
+        "mix": step.weight.transpose(1, 2),  # (n, H, 2H): what a spike adds lies together
+        "mix_bias": step.bias,
         "scale": scale,
         "shift": shift,
         "decoder_weight": network.decoder.output.weight,
         "decoder_bias": network.decoder.output.bias,
     }
     model = {
-        "layers": graph.n_layers,
-        "width": graph.d_model,
-        "modes": graph.n_modes,
+        "layers": len(step.D),
+        "width": network.backbone.d_model,
+        "modes": step.A.shape[-1],
         "inputs": encoder.in_features if linear else 1,
         "classes": network.decoder.output.out_features,
         "encoder": "linear" if linear else "embedding",
         "tokens": None if linear else encoder.num_embeddings,
-        "prenorm": graph.prenorm,
+        "prenorm": network.backbone.prenorm,
         "norm": norm,
         "eps": eps,
-        "reset": "soft" if graph.soft else "hard",
+        "reset": "soft" if step.soft else "hard",
         "decoder": getattr(network.decoder, "mode", "per_step"),
     }
     packed = [(name, value.detach().cpu().contiguous().numpy().astype(dtype)) for name, value in arrays.items()]
@@ -85,23 +90,14 @@ def _refuse(network: Network) -> None:
         )
     if isinstance(decoder, RetrievalDecoder):
         raise UserError("retrieval compares two finished texts; there is nothing for a page to show step by step")
-    for layer in network.backbone.layers:
-        if not isinstance(layer.neuron, (LIF, SDNNeuron)):
-            raise UserError(
-                f"the page's engine runs leaky integrate-and-fire neurons (sdn, sltt, bptt), not "
-                f"{type(layer.neuron).__name__}; export the network as .onnx or .safetensors"
-            )
+    refuse_windows(network.encoder)
     output = getattr(decoder, "output", None)
     if output is not None and output.out_features > MOST_CLASSES:
         raise UserError(f"{output.out_features:,} classes are too many for a page, which shows a bar for each of them")
 
 
-def _norms(graph: StepGraph) -> tuple[str, float, Tensor, Tensor]:
-    """``(kind, eps, scale (n, H), shift (n, H))``; a batch norm is its scale and shift."""
-    first = graph.norms[0]
-    if first.layer is not None:
-        layers = [norm.layer for norm in graph.norms]
-        return "layer", layers[0].eps, *(torch.stack([getattr(x, n) for x in layers]) for n in ("weight", "bias"))
-    if first.folded:
-        return "affine", 0.0, *(torch.stack([getattr(norm, n) for norm in graph.norms]) for n in ("scale", "shift"))
-    return "none", 0.0, graph.D.new_zeros(0), graph.D.new_zeros(0)
+def _norms(norms: list[FoldedNorm]) -> tuple[str, float, Tensor, Tensor]:
+    """``(kind, eps, scale (n, H), shift (n, H))``; a batch norm is its scale and shift, "affine"."""
+    scale, shift = (torch.stack([getattr(norm, name) for norm in norms]) for name in ("scale", "shift"))
+    empty = scale.new_zeros(0)
+    return (norms[0].kind, norms[0].eps, *((empty, empty) if norms[0].kind == "none" else (scale, shift)))
