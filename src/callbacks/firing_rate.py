@@ -23,7 +23,8 @@ class FiringRate(Callback):
     """Log ``{train,val,test}/firing_rate/layer_i`` and their mean ``{train,val,test}/firing_rate`` once an epoch.
 
     The rate is spikes per neuron and step; of a neuron that sends on values, those other than 0. Where the data set
-    gives ``lengths``, steps in the padding do not count. Training measures every ``every_n_steps``-th batch, which costs one pass over the spikes of that batch.
+    gives ``lengths``, steps in the padding do not count. Training measures every ``every_n_steps``-th batch, which
+    costs one pass over the spikes of that batch.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
