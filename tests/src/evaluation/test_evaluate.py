@@ -64,7 +64,7 @@ def test_measure_counts_what_hooks_would_see():
 def test_wrong_spikes_are_counted_against_the_exact_neuron():
     sdn = _module()
     activity = measure(sdn, _batches())
-    assert activity.neuron == "SDNNeuron"
+    assert activity.neuron == "sdn"
     exact, _ = other_network(sdn, neurons(sdn.backbone))
     x = torch.cat([x for x, _, _ in _batches()])
     s = {}
