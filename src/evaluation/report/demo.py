@@ -145,7 +145,7 @@ def _spikes(sdn: Mapping[str, Any], exact: Mapping[str, Any]) -> Section:
         pictures=[
             (
                 drawing(raster),
-                f"One test digit, {activity.reading.words(None)}: its pixels, and the spikes of each layer while they arrive.",
+                f"One test digit, {activity.reading.words(None)}: its pixels, and the spikes of each layer meanwhile.",
             ),
             (drawing(confusion), "Test set, predicted against true digits."),
         ],

@@ -35,7 +35,7 @@ def raster(layers: Sequence[NDArray], signal: NDArray | None = None, most: int =
         shown = spikes[:most]
         neuron, time = np.nonzero(shown)
         many = len(time) > _DRAWN  # a picture of them inside the drawing, which else has an element for each
-        ax.plot(time, neuron, "|", color=SPIKE, ms=min(6.0, max(2.5, 110 / len(shown))), mew=1.1, rasterized=many)
+        ax.plot(time, neuron, "|", color=SPIKE, ms=min(6.0, max(3.2, 120 / len(shown))), mew=1.1, rasterized=many)
         ax.set(ylabel=f"layer {i}", ylim=(-1, len(shown)), xlim=(-0.5, spikes.shape[1] - 0.5))
         ax.set_title(f"{spikes.mean():.1%} of neuron steps fire", fontsize=8, loc="right", color=INK)
         _bare(ax)
@@ -98,12 +98,18 @@ def confusion(predictions: ArrayLike, targets: ArrayLike, classes: int) -> Figur
     np.add.at(counts, (np.asarray(targets), np.asarray(predictions)), 1)
     figure = Figure(figsize=(4.6, 4.2))
     ax = figure.subplots()
-    ax.imshow(counts, cmap="Oranges", norm="symlog" if counts.max() > 50 else None)
+    ax.imshow(np.ma.masked_equal(counts, 0), cmap="Oranges", norm="symlog" if counts.max() > 50 else None)
     if classes <= 12:
         for (i, j), n in np.ndenumerate(counts):
             if n:
                 ax.text(
-                    j, i, str(n), ha="center", va="center", fontsize=7, color="white" if n > counts.max() / 2 else INK
+                    j,
+                    i,
+                    str(n),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if n > counts.max() / 2 else "#222222",
                 )
         ax.set(xticks=range(classes), yticks=range(classes))
     ax.set(xlabel="predicted", ylabel="true")
