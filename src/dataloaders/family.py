@@ -22,10 +22,10 @@ from sdn.errors import UserError
 from src.dataloaders import gate
 from src.dataloaders.base import Batch, RaggedSet, SequenceData, TensorSet, collate_ragged
 from src.dataloaders.cache import cached_tensors, fingerprint
+from src.dataloaders.files import existing, stamp
 from src.dataloaders.gate import Where
 from src.dataloaders.splits import check_shares, divide
 from src.dataloaders.vocab import Vocab
-from src.paths import resolve
 
 TARGETS = ("classes", "numbers")
 NORMALISE = ("standard", "none")
@@ -104,6 +104,10 @@ class Family(SequenceData):
         path = self.path
         return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
+    def source(self) -> Any:
+        """What identifies the data as they are on disk."""
+        return stamp(self.path, self.sources())
+
     @property
     def path(self) -> Path:
         """The user's file or folder.
@@ -111,10 +115,7 @@ class Family(SequenceData):
         Raises:
             UserError: there is no such thing.
         """
-        found = resolve(self._data_dir)
-        if not found.exists():
-            raise UserError(f"there is nothing at {found}; dataset.path is the file or folder of your data")
-        return found
+        return existing(self._data_dir)
 
     # -- what all share -------------------------------------------------------------------------------------------
 
@@ -183,13 +184,8 @@ class Family(SequenceData):
         return found["mean"].float(), (1 / torch.where(found["deviation"] > 0, found["deviation"], 1.0)).float()
 
     def _key(self) -> dict[str, Any]:
-        root = self.path
-        stamp = [
-            [str(file.relative_to(root)) if file != root else file.name, file.stat().st_size, file.stat().st_mtime_ns]
-            for file in self.sources()
-        ]
         shape = {"targets": self.targets, "per_step": self.per_step, "l_max": self.cut_to}
-        return {"version": self.version, "path": str(root), "source": stamp, **shape, **self.settings()}
+        return {"version": self.version, "source": self.source(), **shape, **self.settings()}
 
     def _tensors(self) -> dict[str, Tensor]:
         return cached_tensors(self._name_, self._key(), lambda: self._pack(self.read()))

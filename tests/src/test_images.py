@@ -97,3 +97,22 @@ def test_cache_is_built_once_and_mended(tmp_path: Path):
         assert path.stat().st_mode & 0o444 == 0o444
         path.write_bytes(b"cut short")
     assert torch.equal(cached_tensors("set", {"version": 1}, build)["x"], torch.arange(5, dtype=torch.uint8))
+
+
+def test_random_permutation_is_one_for_all_splits_and_travels_with_the_network(image_set: Callable):
+    image_set("mnist", "image", 28)
+    rows = ready(MNIST(val_size=10))
+    mixed = ready(MNIST(val_size=10, permutation="random", permutation_seed=3))
+    order = torch.tensor(mixed.facts()["permutation"])
+    assert torch.equal(order.sort().values, torch.arange(784))
+    for split in ("train", "val", "test"):
+        for before, after in zip(getattr(rows, split), getattr(mixed, split), strict=True):
+            assert torch.equal(before[0][order], after[0])
+    again, other = (MNIST(permutation="random", permutation_seed=seed).order() for seed in (3, 4))
+    assert torch.equal(order, again)
+    assert not torch.equal(order, other)
+    assert order[:5].tolist() == [133, 410, 227, 5, 428]  # fixed for good: results rest on it
+    assert torch.equal(MNIST(permutation="bitreversal").order(), MNIST(permute=True).order())
+    assert "permutation" not in rows.facts()
+    with pytest.raises(UserError, match="bitreversal, random"):
+        MNIST(permutation="radnom")
