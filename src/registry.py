@@ -24,6 +24,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "arrays": "src.dataloaders.arrays.Arrays",
         "audio": "src.dataloaders.audio.Audio",
         "cifar": "src.dataloaders.cifar.CIFAR",
+        "corpus": "src.dataloaders.corpus.Corpus",
         "digits": "src.dataloaders.digits.Digits",
         "gesture": "src.dataloaders.gesture.Gesture",
         "hub": "src.dataloaders.hub.Hub",
