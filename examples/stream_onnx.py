@@ -14,7 +14,8 @@ DIGIT = """0 0 7 15 13 1 0 0   0 8 13 6 15 4 0 0   0 2 1 13 13 0 0 0   0 0 2 15 
            0 0 0 1 12 12 1 0   0 0 0 0 1 10 8 0   0 0 8 4 5 14 9 0   0 0 7 13 13 9 0 0"""
 
 session = onnxruntime.InferenceSession(sys.argv[1])
-state = {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name != "x"}
+kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
+state = {i.name: np.zeros(i.shape, kinds[i.type]) for i in session.get_inputs() if i.name != "x"}
 for t, pixel in enumerate(np.array(DIGIT.split(), np.float32) / 16):
     logits, *new = session.run(None, {"x": pixel.reshape(1, 1), **state})
     state = dict(zip(state, new, strict=True))

@@ -1,8 +1,8 @@
 """The file of a reduced SDN: safetensors, with a header that says which neuron it imitates.
 
 Tensors: the buffers of :class:`sdn.network.ReducedSDN` in float32 (or float64). Header (all values are text):
-``format`` = "sdn-reduced", ``version``, ``tau``, ``kernel_size``, ``d_model``, ``n_layers``, ``n_weights``, and
-``meta``: the facts of the fit as JSON (data law, seed, epochs, figures).
+``format`` = "sdn-reduced", ``version``, ``tau``, ``kernel_size``, ``d_model``, ``n_layers``, ``n_weights``,
+``checksum`` (:mod:`sdn.checksum`) and ``meta``: the facts of the fit as JSON (data law, seed, epochs, figures).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from .checksum import damaged, save_tensors
 from .errors import UserError
-from .files import atomic_path
 from .lif import check_tau
 from .network import ReducedSDN
 
@@ -44,9 +44,7 @@ def save_reduced(sdn: ReducedSDN, path: str | os.PathLike[str]) -> None:
         header["meta"] = json.dumps(sdn.meta, sort_keys=True)
     except TypeError as error:
         raise UserError(f"the facts kept with an SDN must be plain numbers and text: {error}") from error
-    tensors = {name: value.detach().cpu().contiguous() for name, value in sdn.named_buffers()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors, header))
+    save_tensors(path, dict(sdn.named_buffers()), header)
 
 
 def pretrained_taus() -> list[float]:
@@ -70,6 +68,8 @@ def pretrained_path(tau: float) -> Path:
 def load_reduced(source: str | os.PathLike[str] | float, tau: float | None = None) -> ReducedSDN:
     """The reduced SDN in a file, or the shipped one for a decay; on the CPU.
 
+    A file may also be the network that the released code ships, see :func:`sdn.released.read_network`.
+
     Args:
         source: a file's path, or the decay tau as a number.
         tau: if given, the decay the caller's neuron has: a file fitted for another one is refused.
@@ -85,6 +85,8 @@ def load_reduced(source: str | os.PathLike[str] | float, tau: float | None = Non
     if not path.is_file():
         what = "is a folder; name the file in it, such as sdn.safetensors" if path.is_dir() else "does not exist"
         raise UserError(f"the SDN file {path} {what}; {_HELP}")
+    if zipfile.is_zipfile(path):
+        return _released(path, tau)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -104,9 +106,23 @@ def load_reduced(source: str | os.PathLike[str] | float, tau: float | None = Non
         raise UserError(f"the header of {path} is damaged ({error}); {_HELP}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    if damaged(tensors, header):
+        raise UserError(f"{path} is damaged: its checksum is not that of its content; {_HELP}")
     if tau is not None and not math.isclose(fitted, tau, rel_tol=1e-9):
         raise UserError(
             f"{path} imitates a neuron with tau {fitted}, not {tau}; set tau to {fitted}, "
             f"or fit an SDN to data made with generate.py --tau {tau}"
         )
     return sdn
+
+
+def _released(path: Path, tau: float | None) -> ReducedSDN:
+    """A zip archive is a file of torch: the released network, or something that must be converted."""
+    from .released import is_torchscript, read_network
+
+    if not is_torchscript(path):
+        raise UserError(
+            f"{path} is damaged or not a safetensors file (it is one of torch.save; a checkpoint of the released code "
+            f"becomes one by `python -m sdn.convert FILE OUT`); {_HELP}"
+        )
+    return read_network(path, tau)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sdn import named
 from sdn.errors import UserError
+from src.inherit import Composed
 from src.paths import resolve
 from src.registry import REGISTRY, check_arguments, lookup, suggestion
 
@@ -22,8 +25,10 @@ GROUPS = ("dataset", "task", "encoder", "decoder", "model", "loader", "optimizer
 
 
 def register_resolvers() -> None:
-    """``${choose:condition,a,b}`` is a if the condition is true, else b (also where it is null)."""
+    """``${choose:condition,a,b}`` is a if the condition is true, else b (also where it is null);
+    ``${match:value,word,a,b}`` is a if the value is that word, else b."""
     OmegaConf.register_new_resolver("choose", lambda condition, a, b: a if condition else b, replace=True)
+    OmegaConf.register_new_resolver("match", lambda value, word, a, b: a if value == word else b, replace=True)
 
 
 def compose(*overrides: str) -> dict[str, Any]:
@@ -38,9 +43,19 @@ def compose(*overrides: str) -> dict[str, Any]:
     register_resolvers()
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return plain(compose("config", list(overrides)))
+            return Composed(plain(compose("config", without_other_experiment(overrides))), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
+
+
+def without_other_experiment(words: Sequence[str]) -> list[str]:
+    """The words of a command; where they choose a pipeline and no experiment, the default experiment is left out, whose
+    model and training are made for other data."""
+    names = [word.partition("=")[0].lstrip("+~") for word in words]
+    if "pipeline" not in names or "experiment" in names:
+        return list(words)
+    place = names.index("pipeline") + 1
+    return [*words[:place], "experiment=none", *words[place:]]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -54,12 +69,23 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        if (key := getattr(error, "full_key", None) or "").endswith("_name_"):
+            raise UserError(f"name the class of your own: {key}=package.module.Class") from error
+        if key:
+            raise UserError(f"{key} has no value; give {key}=...") from error
         raise UserError(f"the configuration is incomplete: {_first_line(error)}") from error
     values = _strip(values)
+    named.allow(*named.dotted_names(values))  # what the user's own configuration names is the user's choice
+    for group in GROUPS:
+        _drop_keys_of_the_replaced(group, values.get(group))
     check(values)
     layer = values["model"].get("layer") or {}
     if layer.get("sdn"):
         layer["sdn"] = str(resolve(layer["sdn"]))  # the run changes into its own folder
+    for key in ("path", "data_dir"):
+        value = (values["dataset"] or {}).get(key)
+        if isinstance(value, str) and resolve(value).exists():  # so that a checkpoint finds them from any folder
+            values["dataset"][key] = str(resolve(value))
     return values
 
 
@@ -86,7 +112,8 @@ def check(config: Mapping[str, Any]) -> None:
         if group in REGISTRY and part and part.get("_name_") is not None:
             check_arguments(group, lookup(group, part["_name_"]), [key for key in part if key != "_name_"])
     for name, options in config["callbacks"].items():
-        check_arguments(f"callbacks.{name}", lookup("callback", name), options or {})
+        options = dict(options or {})
+        check_arguments(f"callbacks.{name}", lookup("callback", options.pop("_name_", name)), options)
     _check_types(config)
 
 
@@ -126,6 +153,8 @@ def explain(error: Exception) -> UserError:
         ]
         groups = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*") if path.is_dir()}
         close = difflib.get_close_matches(key, groups, 1) if "." not in key and not close else close
+        if "." in key and key.partition(".")[0] in REGISTRY and not (close and "." in close[0]):
+            return UserError(f"unknown key {key}; see --cfg job, and add a key that a class of yours takes as +{key}=")
         return UserError(f"unknown key {key}" + (f"; did you mean {close[0]!r}?" if close else "; see --cfg job"))
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
@@ -160,6 +189,21 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def _drop_keys_of_the_replaced(group: str, part: dict[str, Any] | None) -> None:
+    """Where ``GROUP._name_`` was set to a class of the user's, remove the keys that the shipped choice had brought and
+    the class does not take, unless somebody gave them another value."""
+    if group not in REGISTRY or not part or not named.is_dotted(part.get("_name_")):
+        return
+    taken = inspect.signature(lookup(group, part["_name_"])).parameters.values()
+    names = {p.name for p in taken}
+    if any(p.kind is p.VAR_KEYWORD for p in taken):
+        names |= set(part)
+    shipped = [_read(path) for path in (CONFIGS / group).glob("*.yaml")]
+    for key in set(part) - names - {"_name_"}:
+        if any(key in other and (other[key] == part[key] or "${" in str(other[key])) for other in shipped):
+            del part[key]
 
 
 def _strip(value: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdn.errors import UserError, door
+from sdn.named import Allow
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/stream.gif"), help="NAME.gif")
     parser.add_argument("--every", type=int, default=1, help="pixels between two frames")
     parser.add_argument("--fps", type=int, default=10, help="frames a second")
+    parser.add_argument("--allow", action=Allow)
     options = parser.parse_args(argv)
     if options.out.suffix != ".gif":
         raise UserError(f"the picture is a GIF; --out must end in .gif, not {options.out.name!r}")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
+import sys
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 def original_cwd() -> Path:
@@ -25,10 +30,32 @@ def data_root() -> Path:
 
 
 def cache_root() -> Path:
-    """``$DATA_CACHE``; else ``.cache`` in the data root if that can be written to; else ``~/.cache/spikingssm``."""
+    """``$DATA_CACHE``; else ``.cache`` in the data root if that can be written to; else :func:`user_cache`."""
     if os.environ.get("DATA_CACHE"):
         return resolve(os.environ["DATA_CACHE"])
-    root = data_root()
-    if root.is_dir() and os.access(root, os.W_OK):
-        return root / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "spikingssm"
+    beside = data_root() / ".cache"
+    place = beside if beside.is_dir() else beside.parent
+    if place.is_dir():
+        if os.access(place, os.W_OK):
+            return beside
+        _say_once(f"{place} cannot be written to: prepared data go to {user_cache()} (DATA_CACHE names another folder)")
+    return user_cache()
+
+
+def user_cache() -> Path:
+    """Where programs of this user keep what can be made again: ``$XDG_CACHE_HOME/spikingssm`` or the system's usual
+    folder."""
+    if os.environ.get("XDG_CACHE_HOME"):
+        base = Path(os.environ["XDG_CACHE_HOME"])
+    elif sys.platform == "darwin":
+        base = Path("~/Library/Caches")
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local")
+    else:
+        base = Path("~/.cache")
+    return base.expanduser() / "spikingssm"
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    log.warning("%s", sentence)

@@ -1,40 +1,60 @@
-"""Names in configs -> classes, imported only when asked for, and built with checked arguments."""
+"""Names in configs -> classes, imported only when asked for, and built with checked arguments.
+
+A name is one of :data:`REGISTRY`, or the dotted name of a class of the user's (``mypackage.data.Mine``), which must
+derive from the base of its kind (:data:`BASES`).
+"""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sdn.errors import UserError
+from sdn.named import is_dotted, resolve, suggestion
+from src.paths import original_cwd
+
+__all__ = ["BASES", "REGISTRY", "build", "check_arguments", "lookup", "suggestion"]
 
 REGISTRY: dict[str, dict[str, str]] = {
     "dataset": {
         "aan": "src.dataloaders.aan.AAN",
+        "arrays": "src.dataloaders.arrays.Arrays",
+        "audio": "src.dataloaders.audio.Audio",
         "cifar": "src.dataloaders.cifar.CIFAR",
+        "corpus": "src.dataloaders.corpus.Corpus",
         "digits": "src.dataloaders.digits.Digits",
         "gesture": "src.dataloaders.gesture.Gesture",
+        "hub": "src.dataloaders.hub.Hub",
         "imdb": "src.dataloaders.imdb.IMDB",
         "listops": "src.dataloaders.listops.ListOps",
         "mnist": "src.dataloaders.mnist.MNIST",
         "pathfinder": "src.dataloaders.pathfinder.Pathfinder",
+        "qtdb": "src.dataloaders.qtdb.QTDB",
         "sc": "src.dataloaders.speech.SpeechCommands",
+        "table": "src.dataloaders.table.Table",
+        "text": "src.dataloaders.text.Text",
+        "ucr": "src.dataloaders.ucr.UCR",
         "wikitext": "src.dataloaders.wikitext.WikiText",
     },
     "model": {"spikingssm": "models.spike.ssm.SpikingSSM"},
     "encoder": {
+        "conv": "src.tasks.encoders.ConvEncoder",
         "embedding": "src.tasks.encoders.EmbeddingEncoder",
         "linear": "src.tasks.encoders.LinearEncoder",
     },
     "decoder": {
+        "per_step": "src.tasks.decoders.StepDecoder",
         "retrieval": "src.tasks.decoders.RetrievalDecoder",
         "sequence": "src.tasks.decoders.SequenceDecoder",
     },
     "task": {
         "classification": "src.tasks.classification.Classification",
         "lm": "src.tasks.language_model.LanguageModel",
+        "per_step": "src.tasks.per_step.PerStep",
+        "regression": "src.tasks.regression.Regression",
     },
     "optimizer": {
         "adam": "torch.optim.Adam",
@@ -52,7 +72,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     "callback": {
         "best": "src.callbacks.checkpoint.Best",
         "early_stopping": "pytorch_lightning.callbacks.EarlyStopping",
-        "ema": "pytorch_lightning.callbacks.EMAWeightAveraging",
+        "ema": "src.callbacks.averaging.EMA",
         "firing_rate": "src.callbacks.firing_rate.FiringRate",
         "grad_norms": "src.callbacks.grad_norms.GradientNorms",
         "last": "src.callbacks.checkpoint.Last",
@@ -60,28 +80,40 @@ REGISTRY: dict[str, dict[str, str]] = {
         "nan_guard": "src.callbacks.nan_guard.NanGuard",
         "parameters": "src.callbacks.parameters.ParameterCount",
         "progress": "src.callbacks.progress.progress",
-        "swa": "pytorch_lightning.callbacks.StochasticWeightAveraging",
+        "swa": "src.callbacks.averaging.SWA",
         "timer": "src.callbacks.timer.Timer",
     },
 }
 
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?`, or `; there are A, B, C`: the end of a sentence about an unknown name."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names) or 'none'}"
+BASES: dict[str, tuple[str, ...]] = {
+    "dataset": ("src.dataloaders.base.SequenceData",),
+    "encoder": ("torch.nn.Module",),
+    "decoder": ("torch.nn.Module",),
+    "task": ("src.tasks.base.Task",),
+    "optimizer": ("torch.optim.Optimizer",),
+    "scheduler": ("torch.optim.lr_scheduler.LRScheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"),
+    "callback": ("pytorch_lightning.callbacks.Callback",),
+}
+"""What a class of the user's must derive from. Backbones are not exchanged by name."""
 
 
 def lookup(kind: str, name: str) -> Callable[..., Any]:
-    """The class or function that ``name`` stands for among e.g. ``dataset``s.
+    """The class or function that ``name`` stands for among e.g. ``dataset``s, or the user's class of a dotted name.
 
     Raises:
-        UserError: the name is unknown.
+        UserError: the name is unknown, or a dotted one that may not be followed or leads to no class of this kind.
     """
-    if name not in REGISTRY[kind]:
-        raise UserError(f"unknown {kind} {name!r}{suggestion(str(name), REGISTRY[kind])}")
-    module, _, attribute = REGISTRY[kind][name].rpartition(".")
+    if name in REGISTRY[kind]:
+        return _load(REGISTRY[kind][name])
+    if is_dotted(name) and kind in BASES:
+        if (folder := str(original_cwd())) not in sys.path:
+            sys.path.append(folder)  # a run has changed into its own folder
+        return resolve(name, tuple(map(_load, BASES[kind])), kind)
+    raise UserError(f"unknown {kind} {name!r}{suggestion(str(name), REGISTRY[kind])}")
+
+
+def _load(path: str) -> Any:
+    module, _, attribute = path.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -104,7 +136,7 @@ def build(kind: str, config: Mapping[str, Any], *args: Any, **extra: Any) -> Any
     """``lookup(kind, config["_name_"])(*args, **rest of config, **extra)``, unknown keys refused.
 
     Raises:
-        UserError: ``_name_`` is missing or unknown, or a key is no argument of the class.
+        UserError: ``_name_`` is missing or unknown, a key is no argument of the class, or the class needs another.
     """
     arguments = dict(config)
     name = arguments.pop("_name_", None)
@@ -112,4 +144,8 @@ def build(kind: str, config: Mapping[str, Any], *args: Any, **extra: Any) -> Any
         raise UserError(f"the {kind} config has no _name_{suggestion('', REGISTRY[kind])}")
     target = lookup(kind, name)
     check_arguments(kind, target, arguments)
+    try:
+        inspect.signature(target).bind(*args, **arguments, **extra)
+    except TypeError as error:
+        raise UserError(f"{kind} {name} cannot be built from its configuration: {error}") from error
     return target(*args, **arguments, **extra)

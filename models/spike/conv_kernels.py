@@ -1,9 +1,9 @@
 """Convolution and neuron of a layer in one go, for WIDTH neighbouring channels of two samples at a time.
 
-Signals are ``(B, L, H)``, channels last, so that a vector holds the same step of WIDTH channels. Two samples are the real
-and imaginary part of one complex signal: both have the channel's kernel, so that its transform multiplies their packed
-one, and nothing needs to be unpacked. A channel block of two samples fits the cache of a core, and a thread takes it
-through transform, product, transform back and neuron; backwards likewise. A sample that is not finite goes alone.
+Signals are ``(B, L, H)``, channels last, so that a vector holds the same step of WIDTH channels. Two samples are the
+real and imaginary part of one complex signal: both have the channel's kernel, so that its transform multiplies their
+packed one, and nothing needs to be unpacked. A channel block of two samples fits the cache of a core, and a thread
+takes it through transform, product, transform back and neuron; backwards likewise. A sample that is not finite goes alone.
 
 The transforms are mixed radix, in place, without reordering: decimation in frequency one way (natural order to digits
 reversed), its mirror image back, no scale. The first factor is 4, of which two inputs are the zeros that a linear
@@ -25,7 +25,7 @@ from .compiled import jit
 STEP = 2 * WIDTH
 
 
-# ------------------------------------------------------------------------------------------------------------ transforms
+# ----------------------------------------------------------------------------------------------------------- transforms
 
 
 def size(length: int) -> int:
@@ -217,7 +217,7 @@ def _last_half(buf, m, tw):
 
 
 @jit
-def transform(buf, n, factors, begin, tw, whole):
+def transform(buf, n, factors, begin, tw, whole) -> None:
     """Forwards; not ``whole``: the second half of the points counts as zero. Depth first, to stay in the cache."""
     m, depth = n // 4, factors.size
     if whole:
@@ -239,7 +239,7 @@ def transform(buf, n, factors, begin, tw, whole):
 
 
 @jit
-def transform_back(buf, n, factors, begin, tw, whole):
+def transform_back(buf, n, factors, begin, tw, whole) -> None:
     """Back, times n; not ``whole``: the second half of the points is not computed."""
     m, depth = n // 4, factors.size
     if depth > 1:

@@ -12,6 +12,7 @@ and takes and returns its state as plain tensors, stacked over layers.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -23,58 +24,59 @@ from torch.nn import functional as F
 from sdn.errors import UserError
 from sdn.files import atomic_path
 
-from .heads import LinearEncoder, SequenceDecoder
+from .constants import FoldedNorm, step_constants
+from .heads import LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
 from .network import Network
-from .norms import BatchNorm, LayerNorm
 
 STATE: tuple[str, ...] = ("modes_re", "modes_im", "membrane", "summary", "count")
-"""Names of the state tensors: ``(n, B, H, N)`` twice, ``(n, B, H)``, ``(B, H)`` and ``(1,)``."""
+"""Names of the state tensors: ``(n, B, H, N)`` twice, ``(n, B, H)``, ``(B, H)`` in float64 and ``(1,)`` in int64. In
+float32 the last two would count, and sum up, no further than to 2^24 samples."""
 
 
 class StepGraph(nn.Module):
     """``(x_t, *state) -> (logits_t, *state)`` for one sample of a causal network.
 
-    ``x_t`` is ``(B, d_input)``, or ids ``(B,)`` behind an embedding; logits ``(B, C)`` are those of the samples so far.
+    ``x_t`` is ``(B, d_input)``, or ids ``(B,)`` behind an embedding; logits ``(B, C)`` are those of the samples so
+    far, or of this sample if the network decodes every step.
     The neuron is the exact recurrence, whatever the network was trained with.
 
     Raises:
-        UserError: bidirectional layers, or a decoder without a streaming form.
+        UserError: bidirectional layers, neurons that the graph cannot compute, or a decoder without a streaming form.
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        if not isinstance(network.decoder, SequenceDecoder):
-            raise UserError("only networks with a sequence decoder can be exported as a step")
+        if not isinstance(network.decoder, (SequenceDecoder, StepDecoder)):
+            raise UserError("only a network that decodes sequences or every step can be exported as a step")
+        refuse_windows(network.encoder)
         backbone = network.backbone
-        constants = backbone.recurrence()
+        constants = step_constants(backbone, "onnx")
         self.n_layers, self.prenorm, self.d_model = len(backbone.layers), backbone.prenorm, backbone.d_model
-        self.n_modes = constants[0].A.shape[-1]
-        self.pool = network.decoder.mode == "pool"
+        self.n_modes = constants.A.shape[-1]
+        self.pool = isinstance(network.decoder, SequenceDecoder) and network.decoder.mode == "pool"
         self.encoder, self.output = network.encoder, network.decoder.output
-        drive = [2 * c.C * c.B for c in constants]  # B folds into C, as the event engine has it
         for name, values in {
-            "a_re": [c.A.real for c in constants],
-            "a_im": [c.A.imag for c in constants],
-            "c_re": [c.real for c in drive],
-            "c_im": [c.imag for c in drive],
-            "D": [c.D for c in constants],
-            "weight": [layer.mix.weight.squeeze(-1) for layer in backbone.layers],
-            "bias": [layer.mix.bias for layer in backbone.layers],
+            "a_re": constants.A.real,
+            "a_im": constants.A.imag,
+            "c_re": constants.drive.real,
+            "c_im": constants.drive.imag,
+            "D": constants.D,
+            "weight": constants.weight,
+            "bias": constants.bias,
+            "tau": constants.tau,
+            "u_r": constants.u_r,
         }.items():
-            self.register_buffer(name, torch.stack([v.detach() for v in values]).contiguous())
-        neurons = [layer.neuron.constants() for layer in backbone.layers]
-        self.soft = neurons[0][2] == "soft"
-        for i, name in enumerate(("tau", "u_r")):
-            values = [torch.as_tensor(n[i], dtype=self.D.dtype).detach().expand(self.d_model) for n in neurons]
-            self.register_buffer(name, torch.stack(values).contiguous())
-        self.norms = nn.ModuleList(_StepNorm(norm) for norm in backbone.norms)
+            self.register_buffer(name, values.clone(memory_format=torch.contiguous_format))
+        self.soft = constants.soft
+        self.norms = nn.ModuleList(_StepNorm(norm) for norm in constants.norms)
         self.eval().requires_grad_(False)
 
     def initial_state(self, batch: int = 1) -> tuple[Tensor, ...]:
         """Zeros, in the order of :data:`STATE`."""
         zeros = self.D.new_zeros
         modes = (self.n_layers, batch, self.d_model, self.n_modes)
-        return zeros(modes), zeros(modes), zeros(modes[:3]), zeros(batch, self.d_model), zeros(1)
+        summary, count = zeros(batch, self.d_model, dtype=torch.float64), zeros(1, dtype=torch.int64)
+        return zeros(modes), zeros(modes), zeros(modes[:3]), summary, count
 
     def forward(
         self, x: Tensor, modes_re: Tensor, modes_im: Tensor, membrane: Tensor, summary: Tensor, count: Tensor
@@ -93,8 +95,8 @@ class StepGraph(nn.Module):
             all_im.append(im)
             all_u.append(u)
         count = count + 1
-        summary = summary + x if self.pool else x
-        logits = self.output(summary / count if self.pool else summary)
+        summary = summary + x.double() if self.pool else x.double()
+        logits = self.output((summary / count).to(x.dtype) if self.pool else x)
         return logits, torch.stack(all_re), torch.stack(all_im), torch.stack(all_u), summary, count
 
     def neuron(self, i: int, current: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,22 +109,16 @@ class StepGraph(nn.Module):
 class _StepNorm(nn.Module):
     """A norm of one sample ``(B, H)``; batch norm folded to its scale and shift."""
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: FoldedNorm) -> None:
         super().__init__()
-        self.layer = None
-        if isinstance(norm, LayerNorm):
-            self.layer = nn.LayerNorm(norm.normalized_shape, norm.eps).to(norm.weight)
-            self.layer.load_state_dict(norm.state_dict())
-        elif isinstance(norm, BatchNorm):
-            scale, shift = norm.folded()
-            self.register_buffer("scale", scale)
-            self.register_buffer("shift", shift)
-        self.folded = isinstance(norm, BatchNorm)
+        self.kind, self.eps = norm.kind, norm.eps
+        self.register_buffer("scale", norm.scale.clone())
+        self.register_buffer("shift", norm.shift.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.layer is not None:
-            return self.layer(x)
-        return x * self.scale + self.shift if self.folded else x
+        if self.kind == "layer":
+            return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+        return x * self.scale + self.shift if self.kind == "affine" else x
 
 
 def example(network: Network, batch: int = 1) -> Tensor:
@@ -135,13 +131,15 @@ def example(network: Network, batch: int = 1) -> Tensor:
 def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> Path:
     """Write the step as an ONNX graph: inputs ``x`` and the state, outputs ``logits`` and the state as ``next_*``.
 
+    The network's facts are the model's metadata, a key each, text as it is and everything else as JSON.
+
     Needs the packages onnx and onnxscript (requirements-export.txt).
 
     Raises:
         UserError: the packages are missing, or the network has no step.
     """
     try:
-        import onnx  # noqa: F401
+        import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError("ONNX export needs two packages: pip install onnx onnxscript") from error
@@ -157,6 +155,11 @@ def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> 
             external_data=False,
             verbose=False,
         )
+        model = onnx.load(str(temporary))
+        for key, value in network.facts.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=text))
+        onnx.save(model, str(temporary))
     return Path(path)
 
 

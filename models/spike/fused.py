@@ -23,6 +23,7 @@ from torch.nn.modules import module as torch_module
 from sdn import kernels
 from sdn.kernels.threads import spread
 from sdn.neurons import LIF
+from sdn.surrogate import TRIANGLE
 
 from .kernel import power_table
 from .norms import BatchNorm, LayerNorm, NoNorm
@@ -43,7 +44,7 @@ _SHARES = 4  # equal parts of the work a thread may take, where sums are kept fo
 _WIDEST = 1 << 15  # channel numbers are kept in 16 bits
 
 
-# ------------------------------------------------------------------------------------------------------- when it applies
+# ------------------------------------------------------------------------------------------------------ when it applies
 
 
 def ready(model: SpikingSSM, x: Tensor) -> bool:
@@ -56,6 +57,8 @@ def ready(model: SpikingSSM, x: Tensor) -> bool:
     if kernels.chosen() != "auto" or not _fits(model.d_model) or _forward_mode(x):
         return False
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        return False
+    if x.shape[0] * x.shape[1] == 1:  # batch norm has something to say about it
         return False
     return all(map(_plain_layer, model.layers)) and all(map(_plain_norm, model.norms)) and _same_type(model, x.dtype)
 
@@ -78,7 +81,7 @@ def _plain_layer(layer: nn.Module) -> bool:
     if type(layer) is not SS4D or type(layer.neuron) is not LIF:
         return False
     neuron, kernel = layer.neuron, layer.kernel
-    if isinstance(neuron.tau, Tensor) or isinstance(neuron.u_r, Tensor):
+    if isinstance(neuron.tau, Tensor) or isinstance(neuron.u_r, Tensor) or neuron.surrogate != TRIANGLE:
         return False
     return type(kernel) in (S4DKernel, S4DKernelB) and not any(map(_watched, (layer, neuron, kernel, layer.mix)))
 
@@ -303,7 +306,9 @@ class _LayerNorm:
         (B, L, H), y = x.shape, _new(*x.shape, dtype=x.dtype)
         stats = _new(B * L, 2, dtype=x.dtype)
         arrays = _flat(x), _flat(self.weight), _flat(self.bias)
-        spread(norm_kernels.layer_forward, B * L, 64, *arrays, arrays[0].dtype.type(self.eps), _flat(y), _flat(stats), H)
+        spread(
+            norm_kernels.layer_forward, B * L, 64, *arrays, arrays[0].dtype.type(self.eps), _flat(y), _flat(stats), H
+        )
         self.kept = (stats,)
         return y
 
@@ -336,7 +341,7 @@ class _BatchNorm:
         return y
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        (B, L, H), slots, norm = x.shape, _shares(), self.norm
+        (_, L, H), slots, norm = x.shape, _shares(), self.norm
         moments, counts = np.zeros((slots, 2, H)), np.zeros(slots, np.int64)
         arrays = _flat(x), self.lengths, moments.reshape(-1), counts
         spread(norm_kernels.batch_moments, slots, 1, *arrays, slots, L, H)

@@ -6,12 +6,16 @@ after t samples they equal the logits of the first t samples run in parallel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sdn.errors import UserError
+
+from .lengths import check_lengths, real_steps
 
 Mode = Literal["pool", "last"]
 
@@ -30,26 +34,136 @@ class EmbeddingEncoder(nn.Embedding):
         super().__init__(n_tokens, d_model)
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
+
+
+class ConvEncoder(nn.Module):
+    """Windows instead of samples: one vector for every ``stride`` samples, (B, ⌈L / stride⌉, d_model).
+
+    Window i ends with sample i: ``w_i = f(Σ_k W_k e_{i - kernel + 1 + k} + b)``, k < kernel, where ``e`` are rows of
+    an embedding (``n_tokens``, width ``d_embed``) or the samples themselves (``d_input``), and 0 outside the sequence,
+    padding after ``lengths`` included; f is the identity, "relu" or "gelu". Of every ``stride`` windows
+
+    - the last goes on, ``h_t = w_{(t + 1) stride - 1}``, or
+    - with ``pool`` their mean, ``h_t = Σ_j w_{t stride + j} / stride``, j < stride: then it does not matter where in a
+      group of samples a word stands.
+
+    The backbone runs over a sequence ``stride`` times shorter.
+
+    Raises:
+        UserError: without ``pool``, ``kernel`` is shorter than ``stride``, which would skip samples; or an option is
+            out of range.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_tokens: int | None = None,
+        d_input: int | None = None,
+        d_embed: int = 32,
+        kernel: int = 8,
+        stride: int = 4,
+        dropout: float = 0.0,
+        jitter: bool = False,
+        activation: str = "none",
+        pool: bool = False,
+    ) -> None:
+        super().__init__()
+        if stride < 1 or kernel < 1:
+            raise UserError(f"stride and kernel must be at least 1, not {stride} and {kernel}")
+        if not pool and kernel < stride:
+            raise UserError(f"windows of {kernel} samples, one every {stride}, would skip some; set pool or kernel")
+        if (n_tokens is None) == (d_input is None):
+            raise UserError("a ConvEncoder reads tokens or numbers: give one of n_tokens and d_input")
+        if d_embed < 1:
+            raise UserError(f"d_embed must be at least 1, not {d_embed}")
+        if not 0 <= dropout < 1:
+            raise UserError(f"the encoder's dropout must be at least 0 and below 1, not {dropout}")
+        if jitter and not pool and kernel < 2 * stride - 1:
+            raise UserError(
+                f"jitter moves windows by up to stride - 1 samples, so kernel must be at least 2 stride - 1 "
+                f"= {2 * stride - 1} for none to be lost, not {kernel}"
+            )
+        if activation not in ACTIVATIONS:
+            raise UserError(f"the encoder's activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+        self.activation = ACTIVATIONS[activation]
+        self.kernel, self.stride, self.pool, self.dropout, self.jitter = kernel, stride, pool, dropout, jitter
+        self.embed = None if n_tokens is None else nn.Embedding(n_tokens, d_embed)
+        self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, 1 if pool else stride)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Ids (B, L) or samples (B, L, d_input), of which the first ``lengths (B,)`` count -> (B, ⌈L / stride⌉, D).
+
+        In training each sample is silenced with probability ``dropout``, all its channels at once, and with ``jitter``
+        the windows of a batch lie 0 to stride - 1 samples later, at random: where a word falls into them is chance.
+        """
+        B, L = x.shape[:2]
+        e = x if self.embed is None else self.embed(x)
+        if lengths is not None:
+            e = e.masked_fill(~real_steps(lengths, L, x.device).unsqueeze(-1), 0)
+        if self.training and self.dropout:
+            keep = 1 - self.dropout
+            e = e * (torch.bernoulli(e.new_full((B, L, 1), keep)) / keep)
+        late = int(torch.randint(self.stride, ())) if self.training and self.jitter else 0
+        before = self.kernel - (1 if self.pool else self.stride) - late
+        w = self.activation(self.conv(F.pad(e.transpose(1, 2), (before, -L % self.stride + late))))
+        return (F.avg_pool1d(w, self.stride) if self.pool else w).transpose(1, 2)
+
+    def shorten(self, lengths: Tensor | int) -> Tensor | int:
+        """How many windows hold a sample of sequences of these lengths: ⌈lengths / stride⌉."""
+        return (lengths + self.stride - 1) // self.stride
+
+
+def encode(encoder: nn.Module, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """``encoder(x)`` and the lengths of what it returns.
+
+    An encoder that changes the length has a method ``shorten(lengths)`` and takes ``lengths`` as a second argument.
+    """
+    if not hasattr(encoder, "shorten"):
+        return encoder(x), lengths
+    return encoder(x, lengths), None if lengths is None else encoder.shorten(lengths)
+
+
+def refuse_windows(encoder: nn.Module) -> None:
+    """Raise :class:`UserError` for an encoder that has no answer after every sample, see :func:`encode`."""
+    if hasattr(encoder, "shorten"):
+        raise UserError(
+            "this network's encoder reads windows of several samples, so it cannot answer after every one; "
+            "train with encoder=linear or encoder=embedding to stream"
+        )
+
+
 class Summary(NamedTuple):
-    """Running summary of a stream: sum over the samples so far, or the last one, ``(B, D)``; and their number."""
+    """Running summary of a stream: sum over the samples so far, or the last one, ``(B, D)``; and their number.
+
+    The sum is float64 where the device has it: in float32 it stops to grow after 2^24 samples, 17 minutes of sound.
+    """
 
     value: Tensor
     count: int
 
 
 def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
-    """(B, L, D) -> (B, D): the mean over time or the last step, of the first ``lengths`` (B,) steps if given."""
+    """(B, L, D) -> (B, D): the mean over time or the last step, of the first ``lengths`` (B,) steps if given.
+
+    Raises:
+        UserError: lengths outside 1 .. L.
+    """
+    check_lengths(lengths, *h.shape[:2])
     if lengths is None:
         return h.mean(1) if mode == "pool" else h[:, -1]
     lengths = lengths.to(h.device)
     if mode == "last":
         return h[torch.arange(len(h), device=h.device), lengths - 1]
-    inside = torch.arange(h.shape[1], device=h.device) < lengths.unsqueeze(1)
+    inside = real_steps(lengths, h.shape[1])
     # masked_fill and not a product: whatever stands in the padding, NaN included, must not come through
     return h.masked_fill(~inside.unsqueeze(-1), 0).sum(1) / lengths.unsqueeze(1).to(h.dtype)
 
 
 class _Summarising(nn.Module):
+    every_step = False
+    """True of a decoder that answers at every step; False of one that answers once a sequence."""
+
     def __init__(self, mode: Mode, use_lengths: bool) -> None:
         super().__init__()
         if mode not in ("pool", "last"):
@@ -57,8 +171,7 @@ class _Summarising(nn.Module):
         self.mode, self.use_lengths = mode, use_lengths
 
     def summary(self, h: Tensor, lengths: Tensor | None) -> Tensor:
-        if self.use_lengths and lengths is None:
-            raise UserError("decoder.use_lengths is on but this data set gives no lengths; set it to false")
+        """Over the real steps; without ``lengths`` all are real."""
         return summarise(h, self.mode, lengths if self.use_lengths else None)
 
 
@@ -74,9 +187,32 @@ class SequenceDecoder(_Summarising):
 
     def step(self, h: Tensor, state: Summary | None) -> tuple[Tensor, Summary]:
         """``(h_t (B, D), summary of what came before) -> (logits (B, C) of the samples so far, summary)``."""
-        pool = self.mode == "pool" and state is not None
-        state = Summary(state.value + h if pool else h, 1 if state is None else state.count + 1)
-        return self.output(state.value / state.count if self.mode == "pool" else state.value), state
+        if self.mode == "last":
+            return self.output(h), Summary(h, 1 if state is None else state.count + 1)
+        wide = h if h.device.type == "mps" else h.double()
+        state = Summary(wide, 1) if state is None else Summary(state.value + wide, state.count + 1)
+        return self.output((state.value / state.count).to(h.dtype)), state
+
+
+class StepDecoder(nn.Module):
+    """(B, L, d_model) -> (B, L, d_output): a linear layer at every step, so the answer of step t is ready at step t.
+
+    What stands in the padding of a short sequence is answered like any step; a task leaves those answers out.
+    """
+
+    every_step = True
+
+    def __init__(self, d_model: int, d_output: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(d_model, d_output)
+
+    def forward(self, h: Tensor, lengths: Tensor | None = None) -> Tensor:
+        check_lengths(lengths, *h.shape[:2])
+        return self.output(h)
+
+    def step(self, h: Tensor, state: None = None) -> tuple[Tensor, None]:
+        """``h_t (B, D) -> answer (B, d_output)`` of this sample; there is nothing to remember."""
+        return self.output(h), None
 
 
 class RetrievalDecoder(_Summarising):

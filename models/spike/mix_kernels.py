@@ -53,7 +53,7 @@ def _sum4(weight, column, width, fired, first, count):
 
 @jit
 def _sum8(weight, column, gap, width, fired, first, count):
-    """The sums of 4 vectors of the rows ``fired`` of ``weight`` from ``column`` on, and of 4 from ``column + gap`` on."""
+    """Sums of the rows ``fired`` of ``weight``: 4 vectors from ``column`` on, and 4 from ``column + gap`` on."""
     a = splat(weight.dtype.type(0))
     b, c, d, e, f, g, h = a, a, a, a, a, a, a
     for k in range(first, first + count):
@@ -208,7 +208,7 @@ def backward(
     """From ``grad (B, L, H)`` at y to that at the spikes, ``out (B, L, H)``.
 
     Slot j of ``slots`` takes an equal share of the tasks of :func:`forward` and adds the gradients of its own
-    ``d_weight (slots, H, 2H)``, transposed, and ``d_bias (slots, 2H)``. ``panels (H / WIDTH, 2H, WIDTH)``: columns of W.
+    ``d_weight (slots, H, 2H)``, transposed, and ``d_bias (slots, 2H)``. ``panels (H / WIDTH, 2H, WIDTH)``: W's columns.
     """
     n, width = (L + ROWS - 1) // ROWS, 2 * H + WIDTH  # an odd number of cache lines
     fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)

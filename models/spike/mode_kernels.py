@@ -68,7 +68,7 @@ def kernel(first, last, table, coef, skip, out, directions, modes, levels, L, n)
 
 @jit
 def moments(first, last, grads, table, out, directions, modes, levels, L, n) -> None:
-    """``Σ_l G_l e^{dtA l}`` and ``Σ_l l G_l e^{dtA l}`` from the gradients at circular kernels, as :func:`kernel` has them.
+    """``Σ_l G_l e^{dtA l}`` and ``Σ_l l G_l e^{dtA l}`` from the gradients at circular kernels, as :func:`kernel`'s.
 
     ``out (directions, 2, blocks, modes, 2, WIDTH)``.
     """

@@ -16,18 +16,30 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sdn.checksum import load_tensors, save_tensors
 from sdn.errors import UserError
-from sdn.files import atomic_path
-from sdn.network import ReducedSDN
-from sdn.neurons import SDNNeuron
+from sdn.named import require_allowed
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from .heads import EmbeddingEncoder, LinearEncoder, RetrievalDecoder, SequenceDecoder, Summary
-from .ssm import SpikingSSM
+from .gate import check_sample
+from .heads import (
+    ConvEncoder,
+    EmbeddingEncoder,
+    LinearEncoder,
+    RetrievalDecoder,
+    SequenceDecoder,
+    StepDecoder,
+    Summary,
+    encode,
+    refuse_windows,
+)
+from .lengths import check_lengths
+from .quick_step import quick_step
+from .shipped import locate
+from .ssm import SpikingSSM, with_sdn_from
 from .state import State
 
 FORMAT = "spikingssm-network-1"
@@ -45,16 +57,16 @@ class Network(nn.Module):
 
     Args:
         spec: the description above.
+        backbone: what ``spec["model"]`` describes, if it is built already (:func:`build` gives SDNs their weights so).
 
     Raises:
         UserError: an unknown kind or option.
     """
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Mapping[str, Any], backbone: SpikingSSM | None = None) -> None:
         super().__init__()
         self.spec = json.loads(json.dumps(spec))
-        model = dict(self.spec["model"])
-        self.backbone = SpikingSSM(**model)
+        self.backbone = SpikingSSM(**self.spec["model"]) if backbone is None else backbone
         self.encoder = _encoder(dict(self.spec["encoder"]), self.backbone.d_model)
         self.decoder = _decoder(dict(self.spec["decoder"]), self.backbone.d_model, self.encoder)
 
@@ -64,21 +76,44 @@ class Network(nn.Module):
         return self.spec.get("facts", {})
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, rate: float = 1.0) -> Tensor:
-        """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``; log-probabilities ``(B, L, V)`` of a
-        language model."""
-        h, _ = self.backbone(self.encoder(x), lengths=lengths, rate=rate)
+        """``x (B, L, d_input)``, or token ids ``(B, L)`` -> logits ``(B, C)``, of a decoder per step
+        ``(B, L, C)``; log-probabilities ``(B, L, V)`` of a language model.
+
+        Without ``lengths (B,)`` every step is real.
+
+        Raises:
+            UserError: lengths outside 1 .. L.
+        """
+        check_lengths(lengths, *x.shape[:2])
+        x, lengths = encode(self.encoder, x, lengths)
+        h, _ = self.backbone(x, lengths=lengths, rate=rate)
         return self.decoder.log_prob(h) if isinstance(self.decoder, AdaptiveSoftmax) else self.decoder(h, lengths)
 
     def initial_state(self, batch: int = 1) -> NetworkState:
         """The state before the first sample."""
         if isinstance(self.decoder, RetrievalDecoder):
             raise UserError("retrieval compares two finished texts; it has no answer after every sample to stream")
+        refuse_windows(self.encoder)
         return NetworkState(self.backbone.initial_state(batch))
 
     @torch.no_grad()
-    def step(self, x: Tensor, state: NetworkState, constants: list | None = None) -> tuple[Tensor, NetworkState]:
-        """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far."""
-        h, layers = self.backbone.step(self.encoder(x), state.layers, constants)
+    def step(
+        self, x: Tensor, state: NetworkState, constants: list | None = None, rate: float = 1.0
+    ) -> tuple[Tensor, NetworkState]:
+        """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far, of a
+        decoder per step those of this sample.
+
+        ``rate`` is the sampling step in units of the training data's; ``constants``, ``backbone.recurrence(rate)``,
+        saves computing them at every sample. On a CPU a network whose weights stay as they are steps through compiled
+        code after a few samples, see :mod:`models.spike.quick_step`.
+
+        Raises:
+            UserError: NaN or infinity in the sample, a state of another batch size.
+        """
+        if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
+            return quick[0], NetworkState(*quick[1:])
+        check_sample(x, state.layers)
+        h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
         logits, summary = self.decoder.step(h, state.summary)
@@ -86,14 +121,15 @@ class Network(nn.Module):
 
 
 def _encoder(spec: dict[str, Any], d_model: int) -> nn.Module:
-    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "adaptive": AdaptiveEmbedding}
+    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "conv": ConvEncoder, "adaptive": AdaptiveEmbedding}
     return _make("encoder", kinds, spec, d_model=d_model)
 
 
 def _decoder(spec: dict[str, Any], d_model: int, encoder: nn.Module) -> nn.Module:
     if spec.get("kind") == "adaptive":
         return AdaptiveSoftmax(encoder, **{key: value for key, value in spec.items() if key != "kind"})
-    return _make("decoder", {"sequence": SequenceDecoder, "retrieval": RetrievalDecoder}, spec, d_model=d_model)
+    kinds = {"sequence": SequenceDecoder, "per_step": StepDecoder, "retrieval": RetrievalDecoder}
+    return _make("decoder", kinds, spec, d_model=d_model)
 
 
 def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any], **extra: Any) -> nn.Module:
@@ -107,30 +143,32 @@ def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any],
 
 
 def save(network: Network, path: str | PathLike[str]) -> None:
-    """Write ``network`` to one safetensors file, atomically."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
+    """Write ``network`` to one safetensors file with a checksum, atomically."""
+    save_tensors(path, network.state_dict(), {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
 
 
 def load(path: str | PathLike[str]) -> Network:
     """Read a network that :func:`save` wrote, in evaluation mode, on the CPU.
 
+    Args:
+        path: its file, or the name of a network that ships, such as ``"digits"`` (:mod:`models.spike.shipped`).
+
     Raises:
-        UserError: no such file, not a network of ours, or damaged.
+        UserError: no such file, not a network of ours, damaged, or it names classes nobody vouches for
+            (:mod:`sdn.named`; import their module first, or call ``sdn.named.allow``).
     """
+    path = locate(path)
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, header = load_tensors(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"no network file at {path}") from error
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); save the network again") from error
     if header.get("format") != FORMAT or "config" not in header:
         raise UserError(f"{path} holds no network: its header does not say {FORMAT}")
-    network = build(json.loads(header["config"]), tensors)
-    return network.eval()
+    spec = json.loads(header["config"])
+    require_allowed({part: spec.get(part) for part in ("model", "encoder", "decoder")}, path)
+    return build(spec, tensors).eval()
 
 
 def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
@@ -140,20 +178,11 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
         UserError: description and weights do not belong together.
     """
     try:
-        options = dict(spec["model"])
-        layer = dict(options.get("layer", {}))
-        wants_sdn = layer.get("neuron", "sdn") == "sdn"
-        if wants_sdn:
-            options["layer"] = layer | {"neuron": "sltt", "sdn": None}
-        network = Network({**spec, "model": options})
+        model = dict(spec["model"])
+        model["layer"] = with_sdn_from(tensors, model.get("layer", {}))
+        network = Network(spec, SpikingSSM(**model))
     except KeyError as error:
         raise UserError(f"the description of the network lacks {error}") from error
-    network.spec = json.loads(json.dumps(spec))
-    if wants_sdn:
-        for i, part in enumerate(network.backbone.layers):
-            prefix = f"backbone.layers.{i}.neuron.sdn."
-            weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            part.neuron = SDNNeuron(ReducedSDN(weights, part.neuron.tau))
     try:
         network.load_state_dict(dict(tensors))
     except RuntimeError as error:

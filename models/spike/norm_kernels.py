@@ -69,7 +69,8 @@ def layer_backward(first, last, grad, x, weight, stats, out, base, added, d_weig
 def batch_moments(first, last, x, lengths, moments, counts, slots, L, H) -> None:
     """Mean and sum of squares about it of every channel, over the steps that count, slot by slot.
 
-    ``moments (slots, 2, H)`` in float64, ``counts (slots,)``. Blocks of steps are merged as Chan, Golub and LeVeque (1983) do.
+    ``moments (slots, 2, H)`` in float64, ``counts (slots,)``. Blocks of steps are merged as in Chan, Golub and LeVeque
+    (1983).
     """
     zero, block = splat(x.dtype.type(0)), 64
     B, found = lengths.size, np.empty(2 * WIDTH, x.dtype)

@@ -23,6 +23,7 @@ from typing import IO
 
 import torch
 
+from ..checksum import damaged_archive, seal_archive
 from ..errors import UserError
 
 # What torch.save uses, so that a mapped tensor starts on a cache line.
@@ -135,6 +136,7 @@ def open_archive(
         archive = Archive(file, container, tensors, plain)
         yield archive
         archive.finish()
+    seal_archive(path)
 
 
 def read_archive(path: str | os.PathLike[str], what: str, mmap: bool = False) -> object:
@@ -151,8 +153,21 @@ def read_archive(path: str | os.PathLike[str], what: str, mmap: bool = False) ->
     if not path.is_file():
         raise UserError(f"{path} is a folder, not {what}" if path.is_dir() else f"{path} does not exist; name {what}")
     try:
+        if zipfile.is_zipfile(path) and (damage := damaged_archive(path)) is not None:
+            raise UserError(
+                f"{path} is truncated, damaged or was changed: {damage}; take another copy or make it again"
+            )
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         raise UserError(f"{path} is truncated, damaged or not {what}") from error

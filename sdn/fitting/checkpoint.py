@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..checksum import seal_archive
 from ..errors import UserError
 from ..files import atomic_path
 from ..lif import check_tau
@@ -21,6 +22,7 @@ def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> No
     """Write ``content`` with the format's name and version."""
     with atomic_path(path) as temporary:
         torch.save({"format": FORMAT, "version": VERSION} | content, temporary)
+        seal_archive(temporary)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

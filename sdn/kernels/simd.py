@@ -1,3 +1,4 @@
+# ruff: noqa: ANN201
 """Vectors of neighbouring numbers as values in numba code: what its loops cannot be trusted to become.
 
 ``load`` takes WIDTH numbers of a flat array to a vector, ``+ - *``, ``fma``, comparisons and ``select`` act on all of
@@ -231,7 +232,9 @@ def exp(typing, a):
         x = builder.select(builder.fcmp_ordered("<", x, low), low, x)
         n = _call(builder, "rint", vector, builder.fmul(x, constant(1 / math.log(2))))
         # ln 2 in two parts, the first of few digits, so that n times it is exact.
-        first, rest = (0.693359375, -2.1219444005469058e-4) if width == 32 else (0.6931471803691238, 1.9082149292705877e-10)
+        first, rest = (
+            (0.693359375, -2.1219444005469058e-4) if width == 32 else (0.6931471803691238, 1.9082149292705877e-10)
+        )
         r = _call(builder, "fma", vector, n, constant(-first), x)
         r = _call(builder, "fma", vector, n, constant(-rest), r)
         y = constant(1 / math.factorial(_TERMS[width] - 1))

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from models.spike.lengths import real_steps
 from src.tasks.metrics import Totals
 
 
@@ -21,8 +22,10 @@ def neurons(backbone: nn.Module) -> list[nn.Module]:
 class FiringRate(Callback):
     """Log ``{train,val,test}/firing_rate/layer_i`` and their mean ``{train,val,test}/firing_rate`` once an epoch.
 
-    The rate is spikes per neuron and step. Where the data set gives ``lengths``, steps in the padding do not count.
-    Training measures every ``every_n_steps``-th batch, which costs one pass over the spikes of that batch.
+    The rate is spikes per neuron and step; of a neuron that sends on values, those other than 0. Where the data set
+    gives ``lengths``, steps in the padding do not count. Training measures every ``every_n_steps``-th batch, which
+    costs one pass over the spikes of that batch. Only a batch that is measured is watched: a network whose neurons are
+    watched takes the plain path, layer by layer.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
@@ -32,10 +35,10 @@ class FiringRate(Callback):
         self._prefix: str | None = None
         self._z: dict[str, Any] = {}
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._remove()
-        for i, neuron in enumerate(neurons(pl_module.backbone)):
-            self._handles.append(neuron.register_forward_hook(self._hook(i)))
+    def _watch(self, pl_module: pl.LightningModule) -> None:
+        if not self._handles:
+            for i, neuron in enumerate(neurons(pl_module.backbone)):
+                self._handles.append(neuron.register_forward_hook(self._hook(i)))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._remove()
@@ -58,16 +61,19 @@ class FiringRate(Callback):
     ) -> None:
         self._prefix = "train" if batch_idx % self.every_n_steps == 0 else None
         self._z = batch[2]
+        self._watch(pl_module) if self._prefix else self._remove()
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._prefix, self._z = pl_module.eval_names["val"][dataloader_idx], batch[2]
+        self._watch(pl_module)
 
     def on_test_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._prefix, self._z = pl_module.eval_names["test"][dataloader_idx], batch[2]
+        self._watch(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._report(pl_module, ["train"])
@@ -80,6 +86,7 @@ class FiringRate(Callback):
 
     def _report(self, pl_module: pl.LightningModule, prefixes: list[str]) -> None:
         self._prefix = None
+        self._remove()
         for prefix in prefixes:
             rates = self._totals.pop(prefix, Totals()).means()
             figures = {f"{prefix}/firing_rate/{layer}": rate for layer, rate in rates.items()}
@@ -94,9 +101,9 @@ def count_spikes(spikes: Tensor, z: dict[str, Any]) -> tuple[Tensor, Tensor]:
     B, H, L = spikes.shape
     lengths, weight = z.get("lengths"), z.get("weight")
     if lengths is None and weight is None:
-        return spikes.sum(dtype=torch.float32), torch.tensor(float(spikes.numel()), device=spikes.device)
+        return spikes.count_nonzero().float(), torch.tensor(float(spikes.numel()), device=spikes.device)
     steps = torch.full((B,), L, device=spikes.device) if lengths is None else lengths.to(spikes.device)
     if weight is not None:  # of samples; retrieval has two sequences a sample
         steps = steps * weight.to(spikes.device).repeat(B // len(weight))
-    inside = torch.arange(L, device=spikes.device) < steps.unsqueeze(1)
-    return (spikes.sum(1, dtype=torch.float32) * inside).sum(), steps.clamp_max(L).sum() * float(H)
+    inside = real_steps(steps, L)
+    return (spikes.count_nonzero(1) * inside).sum().float(), steps.clamp_max(L).sum() * float(H)

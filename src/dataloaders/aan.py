@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sdn.errors import UserError
-from src.dataloaders.base import Batch, RaggedSet, SequenceData, check_sizes, collate_tokens, missing
+from src.dataloaders.base import Batch, RaggedSet, check_sizes, collate_tokens, missing
 from src.dataloaders.cache import cached_tensors, source_stamp
-from src.dataloaders.vocab import PAD, CharFormat, Vocab
+from src.dataloaders.tokens import TokenData
+from src.dataloaders.vocab import PAD, CharFormat
 
 _FILES = {"train": "train", "val": "eval", "test": "test"}
 _SIZES = {"train": 147_086, "val": 18_090, "test": 17_437}
@@ -47,7 +48,7 @@ class PairSet(Dataset):
         return [self[int(index)] for index in indices]
 
 
-class AAN(SequenceData):
+class AAN(TokenData):
     """147,086 / 18,090 / 17,437 pairs of papers as character ids, from LRA's ``new_aan_pairs.{train,eval,test}.tsv``.
 
     A line is ``label <TAB> id 1 <TAB> id 2 <TAB> text 1 <TAB> text 2``, without header or quoting. A batch of B pairs
@@ -62,6 +63,7 @@ class AAN(SequenceData):
 
     _name_ = "aan"
     d_output = 2
+    class_names = ("not cited", "cited")
 
     def __init__(
         self,
@@ -72,21 +74,10 @@ class AAN(SequenceData):
     ) -> None:
         super().__init__(data_dir)
         self.l_max, self.format = l_max, CharFormat(l_max, append_bos, append_eos)
-        self.vocab: Vocab
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        return len(self.vocab)
-
-    def prepare(self) -> None:
-        """Tokenise, unless that was done before."""
-        self._tensors()
 
     def setup(self) -> None:
         """Open the cache."""
-        tensors = self._tensors()
-        self.vocab = Vocab.from_tensor(tensors["vocab"])
+        tensors = self.open_vocab()
         ends = tensors["ends"]
         texts = RaggedSet(tensors["flat"], ends, torch.zeros(len(ends)))
         self.train, self.val, self.test = (

@@ -5,7 +5,8 @@ inputs and outputs are, makes ``train``, ``val`` and ``test``, and collates a ba
 
 ====  ==========================================================  ===============================================
 x     (B, L, d_input) float, or (B, L) long if ``n_tokens``       padded to the longest of the batch
-y     (B,) long                                                   the class
+y     (B,) long; (B, L) long                                      the class; a class a step, below 0 without one
+      (B, K) or (B, L, K) float                                   numbers, of the sequence or of every step
 z     dict                                                        ``lengths`` (B,) long where sequences are padded,
                                                                   ``rate`` float for another sampling step
 ====  ==========================================================  ===============================================
@@ -20,16 +21,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from sdn.errors import UserError
 from src.dataloaders.loading import Loader, LoaderOptions, Shard, make_loader
+from src.dataloaders.sets import Batch, RaggedSet, TensorSet, collate_ragged, collate_tokens
+from src.dataloaders.splits import random_split, stratified_split
 from src.paths import data_root, resolve
 
-Batch = tuple[Tensor, Tensor, dict[str, Any]]
+__all__ = [
+    "Batch",
+    "Collate",
+    "RaggedSet",
+    "SequenceData",
+    "TensorSet",
+    "check_sizes",
+    "collate_ragged",
+    "collate_tokens",
+    "load_hub",
+    "missing",
+    "random_split",
+    "stratified_split",
+]
+
 Collate = Callable[[Any], Batch]
 
 
@@ -48,6 +63,13 @@ class SequenceData:
     """Vocabulary size if x holds token ids, else None."""
     l_max: int | None = None
     """Longest sequence, None if unknown."""
+    class_names: Sequence[str] | None = None
+    """What the classes are called, in their order."""
+    input_scale: Mapping[str, Sequence[float]] | None = None
+    """How x comes from what was recorded: ``{"shift": ..., "scale": ...}``, a number a channel each,
+    x = (recorded - shift) * scale; None where x is what was recorded."""
+    sampling_step: float | None = None
+    """Seconds between two steps, None where steps are not in time."""
 
     train: Dataset
     val: Dataset
@@ -98,6 +120,18 @@ class SequenceData:
             UserError: something differs.
         """
 
+    def facts(self) -> dict[str, Any]:
+        """What the user of a trained network must know of its inputs and outputs, as plain data: whichever is known of
+        ``class_names``, ``input_scale``, ``sampling_step`` and, for token ids, the ``tokens`` in the order of ids."""
+        scale, vocab = self.input_scale, getattr(self, "vocab", None)
+        facts = {
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "input_scale": None if scale is None else {key: [*map(float, value)] for key, value in scale.items()},
+            "sampling_step": self.sampling_step,
+            "tokens": list(vocab.tokens) if vocab is not None and self.n_tokens is not None else None,
+        }
+        return {key: value for key, value in facts.items() if value is not None}
+
     def picture(self, x: Tensor) -> Tensor | None:
         """One sequence x (L, d_input) of numbers as a grey picture (h, w) in [0, 1] for a preview: a square image read
         row by row, or None if it is none."""
@@ -117,74 +151,6 @@ class SequenceData:
             name: make_loader(dataset, collate, options, shard, train=False)
             for name, (dataset, collate) in self.views(split).items()
         }
-
-
-class TensorSet(Dataset):
-    """Sequences of one length held in memory: ``x[i]`` any shape and type, ``y[i]`` the class.
-
-    ``transform`` maps a whole batch of ``x`` (such as uint8 pixels) to the model's input.
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> None:
-        if len(x) != len(y):
-            raise ValueError(f"{len(x)} inputs but {len(y)} targets")
-        self.x, self.y, self.transform = x, y.long(), transform
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        x, y = self.__getitems__([index])
-        return x[0], y[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        rows = torch.as_tensor(indices)
-        x = self.x[rows]
-        return (self.transform(x) if self.transform else x), self.y[rows]
-
-
-class RaggedSet(Dataset):
-    """Token sequences of many lengths in one flat tensor: sequence i is ``flat[ends[i-1]:ends[i]]``.
-
-    ``flat`` may be of any integer type (uint8 for characters). Fetching returns a list of ``(tokens (L_i,), y)``,
-    which :func:`collate_tokens` pads.
-    """
-
-    def __init__(self, flat: Tensor, ends: Tensor, y: Tensor) -> None:
-        if len(ends) != len(y) or (len(ends) and int(ends[-1]) != len(flat)):
-            raise ValueError(
-                f"{len(ends)} sequences ending at {ends[-1:].tolist()}, {len(y)} targets, {len(flat)} tokens"
-            )
-        self.flat, self.y = flat, y.long()
-        self.starts = torch.cat([ends.new_zeros(1), ends]).long().tolist()
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def lengths(self) -> Tensor:
-        """Tokens of every sequence ``(n,)``."""
-        return torch.tensor(self.starts).diff()
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.flat[self.starts[index] : self.starts[index + 1]], self.y[index]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        return [self[int(index)] for index in indices]
-
-
-def collate_tokens(batch: Sequence[tuple[Tensor, Tensor]], pad: int = 0) -> Batch:
-    """Pad to the longest of the batch: x (B, L) long, y (B,), z {"lengths": (B,)}."""
-    sequences, targets = zip(*batch, strict=True)
-    x = pad_sequence(list(sequences), batch_first=True, padding_value=pad).long()
-    return x, torch.stack(list(targets)), {"lengths": torch.tensor([len(s) for s in sequences])}
-
-
-def random_split(n: int, sizes: Sequence[int], seed: int) -> list[Tensor]:
-    """Indices of a random partition of ``range(n)``, the one ``torch.utils.data.random_split`` makes for ``seed``."""
-    if sum(sizes) != n:
-        raise ValueError(f"parts {list(sizes)} do not add up to {n}")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    return list(order.split(list(sizes)))
 
 
 def missing(what: str, where: Path, how: str) -> UserError:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sdn.files import atomic_path
+from sdn.checksum import KEY, load_tensors, save_tensors
+from sdn.errors import UserError
 from src.paths import cache_root
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ def cached_tensors(
 
     The file is ``cache_root()/name-<fingerprint of settings>.safetensors``; put a ``version`` among the settings
     and raise it when the meaning of the tensors changes. Several processes may call this at once: one builds, the
-    others wait. A damaged file is built again. Loading maps the file into memory.
+    others wait. A damaged file, or one that was changed (:mod:`sdn.checksum`), is built again with a warning.
+    Loading maps the file into memory.
     """
     path = cache_root() / f"{name}-{fingerprint(settings)}.safetensors"
     if (tensors := _read(path)) is not None:
@@ -64,22 +65,53 @@ def cached_tensors(
     with locked(path.with_suffix(".lock")):
         if (tensors := _read(path)) is None:
             log.info("preparing %s once, into %s", name, path)
-            built = {key: value.contiguous() for key, value in build().items()}
             header = {"settings": json.dumps(settings, sort_keys=True, default=str)}
             header |= {key: json.dumps(value) for key, value in (meta or {}).items()}
-            with atomic_path(path) as temporary:
-                mode = temporary.stat().st_mode
-                save_file(built, temporary, metadata=header)
-                temporary.chmod(mode)  # it replaces the file by one that only its owner may read
-            tensors = load_file(path)
+            save_tensors(path, build(), header)
+            tensors = _read(path)
+    if tensors is None:
+        raise UserError(f"{path} cannot be read again after it was written; is its disk in order?")
     return tensors
+
+
+_opened: dict[Path, str] = {}
+"""Cache files read by this process -> their checksum, "" where there is none; :data:`_REBUILT` once one was damaged."""
+_REBUILT = "rebuilt"
+
+
+def opened() -> dict[str, str]:
+    """Names and checksums of the cache files that this process has read: what a run consists of, for its checkpoint."""
+    return {path.name: value for path, value in sorted(_opened.items())}
+
+
+def audit() -> None:
+    """Say if one of the cache files read by this process was not what had been written, or cannot be checked.
+
+    Raises:
+        UserError: a file was damaged and has been built again, or has no checksum.
+    """
+    found = dict(_opened)
+    _opened.clear()
+    for path, value in found.items():
+        if value == _REBUILT:
+            raise UserError(
+                f"{path} was damaged or changed after it was written; it has been built again, verify once more, and "
+                "do not trust runs that used it"
+            )
+        if not value:
+            raise UserError(f"{path} was written without a checksum; delete it and prepare again")
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
     if not path.is_file():
         return None
     try:
-        return load_file(path)
-    except (SafetensorError, OSError):
+        tensors, header = load_tensors(path)
+    except (SafetensorError, OSError, UserError):
+        log.warning("%s is damaged or was changed after it was written; it is built again", path)
         path.unlink(missing_ok=True)
+        _opened[path] = _REBUILT
         return None
+    if _opened.get(path) != _REBUILT:
+        _opened[path] = header.get(KEY, "")
+    return tensors

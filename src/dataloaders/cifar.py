@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from .images import GrayImages
@@ -15,6 +17,8 @@ class CIFAR(GrayImages):
     _name_ = "cifar"
     hub, size, folders, column = "uoft-cs/cifar10", "144 MB", ("cifar10", "cifar"), "img"
     l_max = 1024
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    input_scale: ClassVar = {"shift": [255 * MEAN], "scale": [1 / (255 * STD)]}
 
     def pixels(self, x: Tensor) -> Tensor:
         return super().pixels(x).sub(MEAN).div(STD)

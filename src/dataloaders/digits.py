@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from sdn.errors import UserError
@@ -15,6 +17,8 @@ class Digits(SequenceData):
     _name_ = "digits"
     d_output = 10
     l_max = 64
+    class_names = tuple("0123456789")
+    input_scale: ClassVar = {"shift": [0.0], "scale": [1 / 16]}
 
     def __init__(self, val_fraction: float = 0.1, test_fraction: float = 0.2, seed: int = 42) -> None:
         super().__init__(seed=seed)

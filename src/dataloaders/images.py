@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import math
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,8 +16,10 @@ from torch import Tensor
 from sdn.errors import UserError
 from src.paths import data_root
 
+from . import gate
 from .base import SequenceData, TensorSet, load_hub, random_split
 from .cache import cached_tensors, source_stamp
+from .gate import Where
 
 
 class GrayImages(SequenceData):
@@ -74,10 +78,12 @@ class GrayImages(SequenceData):
             raise UserError(
                 f"{self._name_} in {self._sources()[0]} has no train and test split; download {self.hub} anew"
             )
-        tensors = {}
+        tensors, side = {}, math.isqrt(self.l_max)
         for split in ("train", "test"):
-            tensors[f"{split}_x"] = decode(splits[split], self.column, self.l_max)
-            tensors[f"{split}_y"] = torch.tensor(splits[split]["label"], dtype=torch.uint8)
+            where = gate.row_of(split, self._sources()[0])
+            gate.column(splits[split].column_names, "label", "the classes", self._sources()[0])
+            tensors[f"{split}_x"] = decode(splits[split], self.column, (side, side), where)
+            tensors[f"{split}_y"] = gate.class_ids(splits[split]["label"], self.d_output, where).to(torch.uint8)
         return tensors
 
 
@@ -91,24 +97,54 @@ class _Transform:
         return self.pixels(x).unsqueeze(-1)
 
 
-def decode(rows: Any, column: str, length: int) -> Tensor:
-    """The images of a column as gray pixels (N, length) uint8; colour becomes luma.
+def decode(rows: Any, column: str, shape: tuple[int, int], where: Where) -> Tensor:
+    """The pictures of a column as gray pixels (n, height * width) uint8, row by row; colour becomes luma.
+
+    A picture is decoded only if it has the expected size, so that a small file cannot ask for much memory.
 
     Raises:
-        UserError: there is no such column, or an image has another size.
+        UserError: there is no such column, or a picture is missing, damaged or of another size.
     """
     import datasets
-    from PIL import Image
 
-    names: Sequence[str] = rows.column_names
-    if column not in names:
-        raise UserError(f"no column {column!r} among {', '.join(names)}; this is another data set")
-    out = np.empty((len(rows), length), dtype=np.uint8)
+    gate.column(rows.column_names, column, "the pictures", where)
+    out = np.empty((len(rows), shape[0] * shape[1]), dtype=np.uint8)
     for i, encoded in enumerate(rows.cast_column(column, datasets.Image(decode=False))[column]):
-        raw = encoded["bytes"]
-        with Image.open(io.BytesIO(raw) if raw is not None else encoded["path"]) as image:
-            gray = np.asarray(image.convert("L"))
-        if gray.size != length:
-            raise UserError(f"image {i} has {gray.size} pixels instead of {length}; this is another data set")
-        out[i] = gray.ravel()
+        out[i] = picture(encoded, shape, where(i)).ravel()
     return torch.from_numpy(out)
+
+
+def picture(
+    encoded: Mapping[str, Any] | None,
+    shape: tuple[int, int] | None,
+    where: str,
+    mode: str = "L",
+    resize: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """The pixels of an encoded picture ``{"bytes": ..., "path": ...}``: (height, width) uint8, gray, or (height, width,
+    3) with ``mode="RGB"``; scaled to ``resize`` (height, width) if given.
+
+    Raises:
+        UserError: it is missing, damaged, too large or not of ``shape`` (which is looked at before it is decoded).
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    raw, path = (encoded or {}).get("bytes"), (encoded or {}).get("path")
+    if raw is None and path is None:
+        raise UserError(f"the picture of {where} is missing; give it or leave the sample out")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw) if raw is not None else path) as image:
+                found = image.height, image.width
+                if shape is not None and found != shape:
+                    sizes = f"{found[1]} x {found[0]} pixels instead of {shape[1]} x {shape[0]}"
+                    raise UserError(f"the picture of {where} has {sizes}; this is another data set")
+                pixels = image.convert(mode)
+                return np.asarray(pixels.resize(resize[::-1]) if resize else pixels)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"the picture of {where} claims to be too large to open ({error})") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"the picture of {where} is damaged or no picture: its format is not known") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"the picture of {where} cannot be read ({error}); it is damaged or no picture") from error

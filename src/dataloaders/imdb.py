@@ -7,20 +7,21 @@ reviews, as LRA does and as the published figure was obtained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
 from sdn.errors import UserError
-from src.dataloaders.base import Batch, RaggedSet, SequenceData, check_sizes, collate_tokens, load_hub
+from src.dataloaders import gate
+from src.dataloaders.base import RaggedSet, check_sizes, load_hub, stratified_split
 from src.dataloaders.cache import cached_tensors, source_stamp
-from src.dataloaders.vocab import PAD, CharFormat, Vocab
+from src.dataloaders.tokens import TokenData
+from src.dataloaders.vocab import CharFormat
 
 
-class IMDB(SequenceData):
+class IMDB(TokenData):
     """25,000 training and 25,000 test reviews (Maas et al., 2011) as character ids (B, L <= ``l_max``).
 
     The vocabulary counts the characters of all 25,000 training texts, cut to ``l_max``; the validation texts are
@@ -29,6 +30,7 @@ class IMDB(SequenceData):
 
     _name_ = "imdb"
     d_output = 2
+    class_names = ("negative", "positive")
 
     def __init__(
         self,
@@ -46,23 +48,13 @@ class IMDB(SequenceData):
             raise UserError(
                 f"dataset.val_split is a share of the training reviews, 0 <= val_split < 1, not {val_split}"
             )
+        gate.at_least(1, min_freq=min_freq)
         self.format = CharFormat(l_max, append_bos, append_eos)
         self.l_max, self.min_freq, self.val_split = l_max, min_freq, float(val_split)
-        self.vocab: Vocab
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        return len(self.vocab)
-
-    def prepare(self) -> None:
-        """Tokenise, unless that was done before."""
-        self._tensors()
 
     def setup(self) -> None:
         """Open the cache and split."""
-        tensors = self._tensors()
-        self.vocab = Vocab.from_tensor(tensors["vocab"])
+        tensors = self.open_vocab()
         full, test = (
             RaggedSet(*(tensors[f"{split}_{part}"] for part in ("flat", "ends", "label")))
             for split in ("train", "test")
@@ -70,25 +62,15 @@ class IMDB(SequenceData):
         # The files are sorted by class; in random order the first batches of an evaluation are a fair sample.
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(self.seed))
         self.test = Subset(test, order.tolist())
-        self.train, self.val = self._split(full) if self.val_split else (full, self.test)
+        self.train, self.val = full, self.test
+        if self.val_split:
+            parts = stratified_split(full.y, [self.val_split], self.seed)
+            self.train, self.val = (Subset(full, part.tolist()) for part in parts)
 
     def verify(self) -> None:
         """Compare the number of reviews with the published one."""
         train = len(self.train) + (len(self.val) if self.val_split else 0)
         check_sizes("IMDb", self.data_dir, {"train": train, "test": len(self.test)}, {"train": 25_000, "test": 25_000})
-
-    def collate(self, batch: Any) -> Batch:
-        """Pad to the longest review of the batch."""
-        return collate_tokens(batch, pad=self.vocab[PAD])
-
-    def _split(self, full: RaggedSet) -> tuple[Dataset, Dataset]:
-        """The same share of each class at random for validation, the rest for training."""
-        order = torch.randperm(len(full), generator=torch.Generator().manual_seed(self.seed))
-        held_out = torch.zeros(len(full), dtype=torch.bool)
-        for label in range(self.d_output):
-            members = order[full.y[order] == label]
-            held_out[members[: round(len(members) * self.val_split)]] = True
-        return tuple(Subset(full, order[part[order]].tolist()) for part in (~held_out, held_out))
 
     def _tensors(self) -> dict[str, Tensor]:
         settings = {
@@ -109,15 +91,15 @@ class IMDB(SequenceData):
                     f"IMDb in {self.data_dir} lacks the {split} split with columns text and label; "
                     "download stanfordnlp/imdb again"
                 )
-        vocab = self.format.vocab(((self.format.clip(text), 1) for text in _texts(hub, "train")), self.min_freq)
+        where = {split: gate.row_of(split, self.data_dir) for split in ("train", "test")}
+
+        def texts(split: str) -> Iterator[str]:
+            return gate.hub_texts(hub[split], "text", where[split])
+
+        vocab = self.format.vocab(((self.format.clip(text), 1) for text in texts("train")), self.min_freq)
         tensors = {"vocab": vocab.to_tensor()}
         for split in ("train", "test"):
-            flat, ends = self.format.encode(_texts(hub, split), vocab)
-            labels = torch.tensor(hub[split]["label"], dtype=torch.int64)
+            flat, ends = self.format.encode(texts(split), vocab)
+            labels = gate.class_ids(hub[split]["label"], self.d_output, where[split])
             tensors |= {f"{split}_flat": flat, f"{split}_ends": ends, f"{split}_label": labels}
         return tensors
-
-
-def _texts(hub: Mapping[str, Any], split: str) -> Iterator[str]:
-    for block in hub[split].iter(batch_size=1000):
-        yield from block["text"]

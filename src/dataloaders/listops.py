@@ -19,10 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdn.errors import UserError
-from src.dataloaders.base import Batch, RaggedSet, SequenceData, collate_tokens, missing
+from src.dataloaders import gate
+from src.dataloaders.base import RaggedSet, missing
 from src.dataloaders.cache import cached_tensors, source_stamp
 from src.dataloaders.listops_generator import CLOSE, SYMBOLS, Expressions, ListOpsSettings, generate
-from src.dataloaders.vocab import BOS, EOS, PAD, UNK, Vocab, specials
+from src.dataloaders.tokens import TokenData
+from src.dataloaders.vocab import BOS, EOS, UNK, Vocab, specials
+from src.paths import cache_root
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ _HOW = (
 _SYMBOL_OF = {spelling.encode(): i for i, spelling in enumerate(SYMBOLS[:CLOSE])} | {b"]": CLOSE}
 
 
-class ListOps(SequenceData):
+class ListOps(TokenData):
     """Token ids (B, L <= ``l_max``) with ``<eos>`` at the end, 10 classes, 96,000 / 2,000 / 2,000 expressions.
 
     The vocabulary has 18 entries: ``<pad>``, ``<unk>``, ``<eos>`` and the 15 symbols (ten digits, four operators and
@@ -45,6 +48,8 @@ class ListOps(SequenceData):
 
     _name_ = "listops"
     d_output = 10
+    level = "word"
+    class_names = tuple("0123456789")
 
     def __init__(
         self,
@@ -69,34 +74,29 @@ class ListOps(SequenceData):
         super().__init__(data_dir, seed)
         if source not in ("auto", "lra", "generated"):
             raise UserError(f"dataset.source is auto, lra or generated, not {source!r}")
-        if l_max <= append_bos + append_eos or min(n_train, n_val, n_test) < 1:
-            raise UserError("dataset.l_max must leave room for a token, and every split needs at least one expression")
+        gate.at_least(1 + append_bos + append_eos, l_max=l_max)
+        gate.at_least(1, n_train=n_train, n_val=n_val, n_test=n_test)
         self.l_max, self.append_bos, self.append_eos = l_max, append_bos, append_eos
         self.source, self.sizes, self.generator_seed = source, (n_train, n_val, n_test), generator_seed
-        self.vocab: Vocab
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        return len(self.vocab)
-
-    def prepare(self) -> None:
-        """Read or generate the expressions, unless that was done before."""
-        self._tensors()
 
     def setup(self) -> None:
         """Open the cache."""
-        tensors = self._tensors()
+        tensors = self.open_vocab()
         generated = isinstance(self._choose_source()[1], dict)
         log.info("ListOps: expressions %s", "generated here" if generated else f"of Long Range Arena, {self.data_dir}")
-        self.vocab = Vocab.from_tensor(tensors["vocab"])
         self.train, self.val, self.test = (
             RaggedSet(*(tensors[f"{split}_{part}"] for part in ("flat", "ends", "value"))) for split in _SPLITS
         )
 
-    def collate(self, batch: Any) -> Batch:
-        """Pad to the longest expression of the batch."""
-        return collate_tokens(batch, pad=self.vocab[PAD])
+    def verify(self) -> None:
+        """Read or generate the expressions again and compare every token and value with the cache."""
+        cached, again = self._tensors(), self._encode(self._choose_source()[0]())
+        for name, values in again.items():
+            if not torch.equal(cached[name], values):
+                raise UserError(
+                    f"{name} in ListOps' cache is not what its source gives; delete {self._name_}-*.safetensors in "
+                    f"{cache_root()} and prepare it again"
+                )
 
     def _tensors(self) -> dict[str, Tensor]:
         build, source = self._choose_source()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from models.spike.lengths import check_lengths
 from sdn.errors import UserError
 
 
@@ -146,6 +147,8 @@ class _MarkedCollate:
     def __call__(self, batch: tuple[Any, torch.Tensor | None]) -> Any:
         samples, weight = batch
         x, y, z = self.collate(samples)
+        if "lengths" in z:
+            check_lengths(z["lengths"], *x.shape[:2])  # here they are on the CPU, whatever trains
         return x, y, (z if weight is None else {**z, "weight": weight})
 
 

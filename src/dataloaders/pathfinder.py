@@ -44,6 +44,7 @@ class Pathfinder(SequenceData):
 
     _name_ = "pathfinder"
     d_output = 2
+    class_names = ("apart", "joined")
 
     def __init__(
         self,
@@ -108,6 +109,12 @@ class Pathfinder(SequenceData):
         shards = Shards(self._build())
         shards.verify()
         if "generator" in shards.settings:
+            labels = generator.labels(self.generator_seed, 0, len(shards))
+            if not np.array_equal(labels, shards.columns["label"]):
+                raise UserError(
+                    f"the labels in {shards.folder} are not those of the generator; delete that folder and prepare "
+                    "it again"
+                )
             for index in np.linspace(0, len(shards) - 1, min(len(shards), 32)).astype(int).tolist():
                 again = generator.images(self.settings, self.generator_seed, index, index + 1)
                 if not np.array_equal(again, shards.rows([index])):

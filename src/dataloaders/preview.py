@@ -38,9 +38,18 @@ def text(data: SequenceData, split: str, n: int, width: int = 100) -> str:
         rows = range(i, len(x), len(y)) if per_sample > 1 else (i,)
         for row in rows:
             shown = _beginning(data, x[row, : int(lengths[row])], width)
-            label = f"class {int(target)}" if target.ndim == 0 else "stream"
+            label = _label(data, target)
             lines.append(f"{label}, length {int(lengths[row])}: {shown}")
     return "\n".join(lines)
+
+
+def _label(data: SequenceData, target: Tensor) -> str:
+    if target.is_floating_point():
+        return "target " + ", ".join(f"{value:.3g}" for value in target.flatten()[:4].tolist())
+    if target.ndim:
+        return "stream" if data.class_names is None else "a class a step"
+    name = "" if data.class_names is None else data.class_names[int(target)]
+    return f"class {int(target)}" + (f" ({name})" if name and name != str(int(target)) else "")
 
 
 def _beginning(data: SequenceData, x: Tensor, width: int) -> str:
@@ -62,7 +71,7 @@ def sheet(data: SequenceData, split: str, n: int, path: Path) -> bool:
     x, y, _ = fetch(data, split, spread(len(getattr(data, split)), n))
     if x.ndim != 3 or not x.is_floating_point():
         return False
-    order = torch.argsort(y, stable=True)
+    order = torch.argsort(y, stable=True) if y.ndim == 1 else range(len(x))
     pictures = [picture if (picture := data.picture(x[i])) is not None else _envelope(x[i]) for i in order]
     height, width = pictures[0].shape
     columns = max(1, min(len(pictures), _SHEET_WIDTH // width, round((len(pictures) * 1.5 * height / width) ** 0.5)))

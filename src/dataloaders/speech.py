@@ -60,6 +60,8 @@ class SpeechCommands(SequenceData):
 
     _name_ = "sc"
     d_output = len(CLASSES)
+    class_names = CLASSES
+    sampling_step = 1 / 16_000
     l_max = _LENGTH
 
     def __init__(
@@ -96,6 +98,8 @@ class SpeechCommands(SequenceData):
         """Open the packed sound."""
         shards = Shards(self._build())
         self._shift, self._scale = self._normalise_by(self._statistics(shards))
+        if self.normalisation == "scale":
+            self.input_scale = {"shift": [0.0], "scale": [float(self._scale)]}
         split, label, path_order = (shards.columns[name] for name in ("split", "label", "path_order"))
         for number, name in enumerate(_SPLITS):
             rows = np.flatnonzero(split == number)

@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.dataloaders import gate
+
+LEVELS = ("char", "byte", "word")
 PAD, UNK, BOS, EOS = "<pad>", "<unk>", "<bos>", "<eos>"
 _CODE_POINTS = 0x110000
 
@@ -78,6 +81,27 @@ class Vocab:
         return cls.from_json(data.numpy().tobytes().decode("utf-8", "surrogatepass"))
 
 
+def tokens_of(text: str, level: str) -> Sequence[str]:
+    """The tokens of a text: its characters, its bytes in UTF-8 (byte b as the character of code point b), or its words
+    between blanks."""
+    if level == "word":
+        return text.split()
+    return as_bytes(text) if level == "byte" else text
+
+
+def text_of(tokens: Iterable[str], level: str) -> str:
+    """The text that tokens stand for; ``<eos>`` is a new line. Inverse of :func:`tokens_of` up to blanks of words."""
+    if level == "word":
+        return " ".join("\n" if token == EOS else token for token in tokens)
+    joined = "".join("\n" if token == EOS else token for token in tokens)
+    return joined.encode("latin-1", "replace").decode("utf-8", "replace") if level == "byte" else joined
+
+
+def as_bytes(text: str) -> str:
+    """UTF-8 as a string of the code points 0 .. 255."""
+    return text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
 def specials(append_bos: bool, append_eos: bool) -> list[str]:
     """The special tokens of a classification task in the order of their ids."""
     return [PAD, UNK, *([BOS] if append_bos else []), *([EOS] if append_eos else [])]
@@ -104,6 +128,10 @@ class CharFormat:
     l_max: int
     append_bos: bool = False
     append_eos: bool = True
+
+    def __post_init__(self) -> None:
+        least = self.append_bos + self.append_eos + 1
+        gate.at_least(least, l_max=self.l_max)
 
     def clip(self, text: str) -> str:
         """The characters that are used of ``text``."""

@@ -14,11 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdn.errors import UserError
-from src.dataloaders.base import Batch, SequenceData, check_sizes, load_hub, missing
+from src.dataloaders import gate
+from src.dataloaders.base import check_sizes, load_hub, missing
 from src.dataloaders.cache import cached_tensors, source_stamp
-from src.dataloaders.loading import Loader, LoaderOptions, Shard
+from src.dataloaders.tokens import TextStream
 from src.dataloaders.vocab import EOS, UNK, Vocab
-from src.dataloaders.windows import TokenWindows, WindowOrder, collate_windows
 from src.paths import data_root
 
 _SPLITS = ("train", "validation", "test")
@@ -33,7 +33,7 @@ _TEXT_FILES = (("train.txt", "valid.txt", "test.txt"), tuple(f"wiki.{s}.tokens" 
 Lines = Callable[[], Iterable[str]]
 
 
-class WikiText(SequenceData):
+class WikiText(TextStream):
     """One stream of word ids a split, read in windows: x, y (B, L <= l_max), y the next words.
 
     A line is its words between blanks, in their case, and ``<eos>``, empty lines included. Ids: ``<eos>`` 0, then the
@@ -52,6 +52,8 @@ class WikiText(SequenceData):
     """
 
     _name_ = "wikitext"
+    level = "word"
+    stream_names = _SPLITS
 
     def __init__(
         self, version: str = "wikitext-103", l_max: int = 8192, data_dir: str | None = None, seed: int = 42
@@ -60,44 +62,14 @@ class WikiText(SequenceData):
         super().__init__(data_dir, seed)
         if version not in _VERSIONS:
             raise UserError(f"dataset.version is one of {', '.join(_VERSIONS)}, not {version}")
+        gate.at_least(1, l_max=l_max)
         self.version, self.l_max = version, l_max
-        self.vocab: Vocab
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        return len(self.vocab)
-
-    @property
-    def d_output(self) -> int:
-        """A prediction is a distribution over the words."""
-        return len(self.vocab)
-
-    def prepare(self) -> None:
-        """Make the vocabulary and the ids, unless that was done before."""
-        self._tensors()
-
-    def setup(self) -> None:
-        """Open the cache."""
-        tensors = self._tensors()
-        self.vocab = Vocab.from_tensor(tensors["vocab"])
-        self.train, self.val, self.test = (TokenWindows(tensors[split], self.l_max) for split in _SPLITS)
-
-    def train_loader(self, options: LoaderOptions, shard: Shard, seed: int) -> Loader:
-        """Windows of as many rows as samples are trained on at once; ``seed`` has no part, the order is the text's."""
-        rows = TokenWindows(self.train.tokens, self.l_max, options.batch_size * shard.world, self.seed)
-        order = WindowOrder(rows, options.batch_size, shard)
-        return Loader(rows, self.collate, order, options.num_workers, options.pins)
 
     def verify(self) -> None:
         """Compare the number of words with the published one."""
         found = {split: len(getattr(self, split).tokens) for split in ("train", "val", "test")}
         folder = next((folder for folder in self.folders if folder.is_dir()), self.folders[0])
         check_sizes(self.version, folder, found, _WORDS[self.version])
-
-    def collate(self, batch: Any) -> Batch:
-        """Stack windows; a short one is filled up with targets that do not count."""
-        return collate_windows(batch)
 
     @property
     def folders(self) -> list[Path]:
@@ -131,7 +103,7 @@ class WikiText(SequenceData):
             )
         if "text" not in hub["train"].column_names:
             raise UserError(f"{self.version} in {self.folders[-1]} has no column text; download {_HUB} again")
-        return {split: lambda rows=hub[split]: _hub_lines(rows) for split in _SPLITS}
+        return {split: lambda split=split: _hub_lines(hub[split], split) for split in _SPLITS}
 
 
 def _find_texts(folders: list[Path]) -> list[Path]:
@@ -159,9 +131,8 @@ def _file_lines(path: Path) -> Iterator[str]:
             raise UserError(f"{path} is not UTF-8 text ({error.reason}); download it again") from error
 
 
-def _hub_lines(rows: Any) -> Iterator[str]:
-    for block in rows.iter(batch_size=1000):
-        yield from block["text"]
+def _hub_lines(rows: Any, split: str) -> Iterator[str]:
+    yield from gate.hub_texts(rows, "text", gate.row_of(split))
 
 
 def _number(splits: dict[str, Lines]) -> dict[str, Tensor]:

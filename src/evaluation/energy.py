@@ -1,8 +1,8 @@
-"""Operations and energy of a SpikingSSM, for every part of it, by a stated model.
+"""Operations of a SpikingSSM and their energy, for every part of it, by a stated model: the field's usual proxy.
 
-The model is the field's usual one: energy = MACs * e_mac + accumulates * e_ac with 4.6 pJ and 0.9 pJ for
-32-bit arithmetic in 45 nm (Horowitz, ISSCC 2014). Memory traffic is not in it. Each part is counted per time
-step in the recurrent form, the form a neuromorphic or streaming device runs:
+Energy = MACs * e_mac + accumulates * e_ac with 4.6 pJ and 0.9 pJ for 32-bit arithmetic in 45 nm (Horowitz,
+"Computing's energy problem", ISSCC 2014). Bytes moved are counted in :mod:`src.evaluation.memory`. Each part is counted
+per time step in the recurrent form, the form a neuromorphic or streaming device runs:
 
 =============  =========================================================  ======================
 part           MAC per step                                               accumulate per step
@@ -18,6 +18,9 @@ residual       0                                                          H
 decoder        its weights, once a sequence or every step                 H (running mean), C
 =============  =========================================================  ======================
 
+A twin with 8-bit weights does the products of encoder, mix and decoder in 8 bits, 0.2 pJ, and adds them up in 32 bits,
+0.1 pJ; state, neuron, GLU and norm stay in floats.
+
 The paper counts the mix alone (arXiv 2408.14909, energy table): :func:`paper_count` reproduces it.
 """
 
@@ -31,33 +34,41 @@ from sdn.errors import UserError
 
 @dataclass(frozen=True)
 class Constants:
-    """Energy of one operation in picojoules, and what a sigmoid counts as, in MACs."""
+    """Energy of one operation in picojoules, in 32-bit floats and in 8-bit integers, and a sigmoid in MACs."""
 
     mac_pj: float = 4.6
     ac_pj: float = 0.9
     sigmoid_macs: float = 4.0
+    mac8_pj: float = 0.3
+    ac8_pj: float = 0.1
 
     def __post_init__(self) -> None:
-        if min(self.mac_pj, self.ac_pj, self.sigmoid_macs) < 0:
+        if min(self.mac_pj, self.ac_pj, self.sigmoid_macs, self.mac8_pj, self.ac8_pj) < 0:
             raise UserError("energy constants cannot be negative")
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Multiply-accumulates and plain accumulates of one part over one sequence."""
+    """Multiply-accumulates and plain accumulates of one part over one sequence; ``mac8``, ``ac8`` of 8-bit weights."""
 
     part: str
     mac: float = 0.0
     ac: float = 0.0
+    mac8: float = 0.0
+    ac8: float = 0.0
 
     def joules(self, constants: Constants) -> float:
         """Energy in joules."""
-        return (self.mac * constants.mac_pj + self.ac * constants.ac_pj) * 1e-12
+        floats = self.mac * constants.mac_pj + self.ac * constants.ac_pj
+        return (floats + self.mac8 * constants.mac8_pj + self.ac8 * constants.ac8_pj) * 1e-12
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the count needs to know of a network; ``rates`` are the measured firing rates, one a layer, in [0, 1]."""
+    """What the counts need to know of a network; ``rates`` are the measured firing rates, one a layer, in [0, 1].
+
+    ``length`` counts steps of the backbone a sample; ``parameters`` all numbers of the network, for its room in memory.
+    """
 
     d_model: int
     d_state: int
@@ -70,10 +81,17 @@ class Shape:
     classes: int = 0
     decode_every_step: bool = False
     trainable_B: bool = True
+    parameters: int = 0
 
 
-def count(shape: Shape, constants: Constants | None = None, spiking: bool = True) -> list[Operations]:
-    """Operations of one sequence, part by part and layer by layer (``spiking=False``: the same net, dense activations).
+def count(
+    shape: Shape, constants: Constants | None = None, spiking: bool = True, int8: bool = False
+) -> list[Operations]:
+    """Operations of one sequence, part by part and layer by layer.
+
+    Args:
+        spiking: False for the dense twin: the same network with dense activations instead of neurons.
+        int8: weights of encoder, mix and decoder in 8 bits.
 
     Raises:
         UserError: a rate outside [0, 1] or an unknown norm.
@@ -105,7 +123,14 @@ def count(shape: Shape, constants: Constants | None = None, spiking: bool = True
     steps = L if shape.decode_every_step else 1
     pooling = 0 if shape.decode_every_step else H * L
     parts.append(Operations("decoder", shape.decoder_weights * steps, pooling + shape.classes * steps))
-    return parts
+    linear = [p.part in ("encoder", "decoder") or p.part.endswith("mix") for p in parts]
+    return [_in_8_bits(p, pooling) if int8 and has_weights else p for p, has_weights in zip(parts, linear, strict=True)]
+
+
+def _in_8_bits(part: Operations, pooling: float) -> Operations:
+    """Products and sums of a linear part in 8 bits; the running mean before a decoder stays in floats."""
+    floats = pooling if part.part == "decoder" else 0
+    return Operations(part.part, 0, floats, part.mac, part.ac - floats)
 
 
 def mix(H: int, L: int, rate: float, part: str = "mix", bias: bool = True) -> Operations:
@@ -115,7 +140,7 @@ def mix(H: int, L: int, rate: float, part: str = "mix", bias: bool = True) -> Op
 
 def total(parts: Sequence[Operations], part: str = "total") -> Operations:
     """The sum of ``parts``."""
-    return Operations(part, sum(p.mac for p in parts), sum(p.ac for p in parts))
+    return Operations(part, *(sum(getattr(p, kind) for p in parts) for kind in ("mac", "ac", "mac8", "ac8")))
 
 
 def paper_count(layers: int, H: int, L: int, rate: float, constants: Constants | None = None) -> dict[str, float]:

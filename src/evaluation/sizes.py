@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from models.spike.adaptive import AdaptiveSoftmax
+from models.spike.heads import ConvEncoder
 from src.evaluation.energy import Shape
 from src.module import SequenceModule
 
@@ -19,6 +20,8 @@ def shape_of(module: SequenceModule, length: float, rates: Sequence[float]) -> S
     head = module.decoder if softmax is None else softmax
     if isinstance(encoder, nn.Linear):
         encoder_weights = encoder.weight.numel()
+    elif isinstance(encoder, ConvEncoder):
+        encoder_weights = encoder.conv.weight.numel()
     else:  # a look-up, and of an adaptive embedding the projection of the widest cluster
         encoder_weights = max((p.numel() for p in getattr(encoder, "projections", [])), default=0)
     return Shape(
@@ -31,8 +34,9 @@ def shape_of(module: SequenceModule, length: float, rates: Sequence[float]) -> S
         encoder_weights=encoder_weights,
         decoder_weights=_weights(head),
         classes=module.data.d_output if softmax is None else softmax.n_classes,
-        decode_every_step=softmax is not None,
+        decode_every_step=softmax is not None or getattr(module.decoder, "every_step", False),
         trainable_B=bool(config["layer"]["trainable_B"]),
+        parameters=sum(p.numel() for p in module.parameters()),
     )
 
 

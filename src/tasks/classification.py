@@ -17,6 +17,10 @@ class Classification(Task):
     def __init__(self, data: Shapes, d_model: int) -> None:
         super().__init__()
 
+    def predictions(self, output: Tensor) -> Tensor:
+        """The likeliest classes (B,)."""
+        return output.argmax(-1)
+
     def forward(self, output: Tensor, y: Tensor, z: dict[str, Any]) -> Sums:
         logits = output.float()
         weight = z.get("weight")

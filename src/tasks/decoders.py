@@ -7,7 +7,7 @@ from models.spike.heads import Mode, summarise
 
 from .base import Shapes
 
-__all__ = ["RetrievalDecoder", "SequenceDecoder", "summarise"]
+__all__ = ["RetrievalDecoder", "SequenceDecoder", "StepDecoder", "summarise"]
 
 
 class SequenceDecoder(heads.SequenceDecoder):
@@ -15,6 +15,13 @@ class SequenceDecoder(heads.SequenceDecoder):
 
     def __init__(self, data: Shapes, d_model: int, mode: Mode = "pool", use_lengths: bool = False) -> None:
         super().__init__(d_model, data.d_output, mode, use_lengths)
+
+
+class StepDecoder(heads.StepDecoder):
+    """(B, L, d_model) -> (B, L, d_output): a linear layer at every step."""
+
+    def __init__(self, data: Shapes, d_model: int) -> None:
+        super().__init__(d_model, data.d_output)
 
 
 class RetrievalDecoder(heads.RetrievalDecoder):

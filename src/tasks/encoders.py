@@ -24,3 +24,22 @@ class EmbeddingEncoder(heads.EmbeddingEncoder):
         if data.n_tokens is None:
             raise UserError("this data set delivers numbers, not token ids; choose encoder=linear")
         super().__init__(data.n_tokens, d_model)
+
+
+class ConvEncoder(heads.ConvEncoder):
+    """Token ids (B, L) or samples (B, L, d_input) -> (B, L / stride, d_model), one vector a window."""
+
+    def __init__(
+        self,
+        data: Shapes,
+        d_model: int,
+        d_embed: int = 32,
+        kernel: int = 8,
+        stride: int = 4,
+        dropout: float = 0.0,
+        jitter: bool = False,
+        activation: str = "none",
+        pool: bool = False,
+    ) -> None:
+        d_input = data.d_input if data.n_tokens is None else None
+        super().__init__(d_model, data.n_tokens, d_input, d_embed, kernel, stride, dropout, jitter, activation, pool)

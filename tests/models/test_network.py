@@ -120,7 +120,7 @@ def test_broken_files_are_refused_in_a_sentence(tmp_path, damage):
 
 def test_unknown_parts_and_streams_that_cannot_be():
     with pytest.raises(UserError, match="unknown encoder"):
-        Network(SPEC | {"encoder": {"kind": "conv"}})
+        Network(SPEC | {"encoder": {"kind": "wavelet"}})
     with pytest.raises(UserError, match="does not fit"):
         Network(SPEC | {"decoder": {"kind": "sequence", "d_output": 2, "typo": 1}})
     with pytest.raises(UserError, match="retrieval"):
@@ -208,3 +208,99 @@ def test_nir_refuses_what_it_cannot_express():
         to_nir([affine, LIF(0.2, "bptt", "soft")])
     with pytest.raises(UserError, match="begin"):
         to_nir([LIF(0.2)])
+
+
+def test_any_changed_bit_of_the_file_is_refused(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save(_network(), path)
+    raw = path.read_bytes()
+    for place in range(100, len(raw), len(raw) // 150):
+        changed = bytearray(raw)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(UserError):
+            load(path)
+
+
+# -- lengths, rates, long streams ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[80, 30], [40, 0], [40, -1], [40], [40, 30, 2], [[40, 30]], [40.0, 30.0], [True, True]],
+    ids=str,
+)
+@pytest.mark.parametrize("where", ["network", "network without use", "backbone", "sequence", "per_step", "retrieval"])
+def test_lengths_that_cannot_be_are_refused(where, lengths):
+    from models.spike.heads import RetrievalDecoder, SequenceDecoder, StepDecoder
+
+    decoder = {"kind": "sequence", "d_output": 3, "use_lengths": where == "network"}
+    network, x, h = _network(decoder=decoder), torch.randn(2, 40, 1), torch.randn(2, 40, 16)
+    call = {
+        "network": lambda n: network(x, n),
+        "network without use": lambda n: network(x, n),
+        "backbone": lambda n: network.backbone(h, lengths=n),
+        "sequence": lambda n: SequenceDecoder(16, 3, use_lengths=True)(h, n),
+        "per_step": lambda n: StepDecoder(16, 3)(h, n),
+        "retrieval": lambda n: RetrievalDecoder(16, 3)(h, n),
+    }[where]
+    call(torch.tensor([40, 1]))
+    with pytest.raises(UserError, match="lengths must"):
+        call(torch.tensor(lengths))
+
+
+@pytest.mark.parametrize("mode", ["pool", "last"])
+def test_lengths_are_optional(mode):
+    network = _network(decoder={"kind": "sequence", "d_output": 3, "mode": mode, "use_lengths": True})
+    x = torch.randn(2, 40, 1)
+    torch.testing.assert_close(network(x), network(x, torch.tensor([40, 40])))
+
+
+@pytest.mark.parametrize("decoder", [{"kind": "sequence", "d_output": 3}, {"kind": "per_step", "d_output": 3}])
+def test_a_stream_of_another_rate(decoder):
+    network = _network(decoder=decoder).double()
+    x = torch.rand(1, 25, 1, dtype=torch.float64)
+    whole, state, saved = network(x, rate=2.0), network.initial_state(), network.initial_state()
+    constants = network.backbone.recurrence(2.0)
+    for t in range(25):
+        logits, state = network.step(x[:, t], state, rate=2.0)
+        again, saved = network.step(x[:, t], saved, constants)
+        torch.testing.assert_close(logits, again, rtol=0, atol=1e-12)  # one of them by compiled code
+    torch.testing.assert_close(logits, whole[:, -1] if whole.dim() == 3 else whole, rtol=0, atol=1e-10)
+    assert not torch.allclose(logits, network(x)[:, -1] if whole.dim() == 3 else network(x))
+
+
+def test_a_stream_outlives_two_to_the_24_samples():
+    """The running mean goes on: a float32 counter stops at 2^24, a float32 sum grows no more."""
+    from models.spike.heads import SequenceDecoder, Summary
+
+    before, h = 2**24 - 3, torch.full((1, 16), 3.0)
+    decoder, network = SequenceDecoder(16, 2), _network()
+    state = Summary(torch.ones(1, 16, dtype=torch.float64) * before, before)
+    graph = StepGraph(network)
+    memory = list(graph.initial_state())
+    memory[3], memory[4] = memory[3] + before, memory[4] + before
+    for t in range(1, 9):
+        answer, state = decoder.step(h, state)
+        mean = 1 + 2 * t / (before + t)
+        assert float(state.value[0, 0]) / state.count == pytest.approx(mean, rel=1e-12)
+        torch.testing.assert_close(answer, decoder.output(torch.full((1, 16), mean)))
+        _, *memory = graph(torch.rand(1, 1), *memory)
+        assert int(memory[4]) == before + t
+    assert not torch.equal(memory[3], torch.full_like(memory[3], before))
+
+
+def test_the_exported_step_outlives_two_to_the_24_samples(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network = _network()
+    export_onnx(network, tmp_path / "step.onnx")
+    session, graph = runtime.InferenceSession(str(tmp_path / "step.onnx")), StepGraph(network)
+    ours = list(graph.initial_state())
+    ours[3], ours[4] = ours[3] + 2**24, ours[4] + 2**24
+    theirs = [value.numpy() for value in ours]
+    for x_t in torch.rand(20, 1, 1):
+        logits, *theirs = session.run(None, {"x": x_t.numpy(), **dict(zip(STATE, theirs, strict=True))})
+        expected, *ours = graph(x_t, *ours)
+        np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=1e-5)
+    assert int(theirs[4].item()) == 2**24 + 20

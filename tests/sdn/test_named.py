@@ -1,12 +1,14 @@
 """Dotted names: found, and nothing called on the way."""
 
+import argparse
 import sys
 
 import pytest
 from torch import nn
 
+from sdn import named
 from sdn.errors import UserError
-from sdn.named import resolve
+from sdn.named import Allow, require_allowed, resolve
 
 MODULE = """
 from torch import nn
@@ -62,3 +64,29 @@ def test_refuses_in_a_sentence(module, name, message):
     with pytest.raises(UserError, match=message):
         resolve(name, nn.Module, "neuron")
     assert getattr(sys.modules.get("outsider.parts"), "CALLED", []) == []
+
+
+def test_a_file_names_only_what_the_user_vouches_for(module, monkeypatch, capsys):
+    file = {"model": {"layer": {"neuron": {"_name_": "outsider.parts.Mine"}}}, "decoder": {"kind": "sequence"}}
+    with pytest.raises(UserError, match=r"names outsider.parts.Mine.*add --allow outsider.parts"):
+        require_allowed(file, "net.safetensors")
+    assert "outsider.parts" not in sys.modules
+    for given in ("outsider", "outsider.parts", "outsider.parts.Mine", "other, outsider"):
+        monkeypatch.setenv("SDN_ALLOW", given)
+        require_allowed(file, "net.safetensors")
+    for given in ("", "out", "outsider.part", "outsider.parts.Mine2"):
+        monkeypatch.setenv("SDN_ALLOW", given)
+        with pytest.raises(UserError, match="vouch"):
+            require_allowed(file, "net.safetensors")
+    resolve("outsider.parts.Mine", nn.Module)  # imported by the user's own word
+    require_allowed(file, "net.safetensors")
+
+
+def test_the_option_vouches(monkeypatch):
+    monkeypatch.setattr(named, "_allowed", set())
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--allow", action=Allow)
+    parser.parse_args(["--allow", "somewhere", "--allow", "else.where"])
+    require_allowed([{"kind": "somewhere.deep.Thing"}, {"_name_": "else.where.Thing"}, {"kind": "linear"}], "a file")
+    with pytest.raises(UserError, match="vouch"):
+        require_allowed({"_name_": "else.Thing"}, "a file")

@@ -146,3 +146,19 @@ def test_every_shipped_file_has_a_card_and_the_paper_s_size():
         assert {n: tuple(b.shape) for n, b in sdn.named_buffers()} == reduced_shapes()
         card = weights.pretrained_path(tau).with_suffix(".md").read_text(encoding="utf-8")
         assert sdn.meta["command"] in card
+
+
+def test_any_changed_bit_of_the_file_is_refused(sdn, file):
+    """In the header, the weights or the frame; where it is not, the network is the same."""
+    raw = file.read_bytes()
+    step = len(raw) * 8 // 300
+    for place in range(0, len(raw) * 8, step):
+        changed = bytearray(raw)
+        changed[place // 8] ^= 1 << place % 8
+        file.write_bytes(changed)
+        try:
+            again = load_reduced(file)
+        except UserError:
+            continue
+        assert (again.tau, again.meta) == (sdn.tau, sdn.meta)
+        assert all(torch.equal(a, b) for a, b in zip(sdn.buffers(), again.buffers(), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,3 +74,22 @@ def image_set(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
+    """``typed("a=1", ...) -> (exit code, stderr)`` of the training command, in this process."""
+
+    from src.train import main
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        try:
+            code = main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, capfd.readouterr().err
+
+    return run

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from src.config import compose
-from src.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -25,23 +24,6 @@ SMALL = (
     "logger.tensorboard=false",
     "callbacks.learning_rate_monitor=null",
 )
-
-
-@pytest.fixture
-def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
-    """``typed("a=1", ...) -> (exit code, stderr)`` of the training command, in this process."""
-
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["train.py", *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        try:
-            code = main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, capfd.readouterr().err
-
-    return run
 
 
 @pytest.mark.parametrize(

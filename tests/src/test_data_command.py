@@ -69,3 +69,42 @@ def test_help_names_the_three_actions():
         [sys.executable, "-m", "src.dataloaders", "--help"], capture_output=True, text=True, check=True, timeout=60
     ).stdout
     assert all(word in shown for word in ("prepare", "verify", "preview", "key=value"))
+
+
+@pytest.mark.parametrize("change", ["stale checksum", "no checksum"])
+@pytest.mark.parametrize("what", ["test_value", "test_flat"])
+def test_verify_notices_changed_labels_and_tokens(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str, change: str
+):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    assert main(["prepare", "listops", *LISTOPS]) == 0
+    (path,) = (tmp_path / "cache").glob("listops-*.safetensors")
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = {name: value.clone() for name, value in load_file(path).items()}
+    tensors[what][0] ^= 1
+    save_file(tensors, path, header if change == "stale checksum" else {"settings": header["settings"]})
+    assert main(["verify", "listops", *LISTOPS]) == 2
+    assert str(path) in capsys.readouterr().err
+    if change == "no checksum":
+        path.unlink()
+    assert main(["verify", "listops", *LISTOPS]) == 0
+
+
+def test_verify_compares_listops_with_its_generator(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    from sdn.checksum import save_tensors
+
+    assert main(["prepare", "listops", *LISTOPS]) == 0
+    (path,) = (tmp_path / "cache").glob("listops-*.safetensors")
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = {name: value.clone() for name, value in load_file(path).items()}
+    tensors["train_value"][3] = (tensors["train_value"][3] + 1) % 10
+    save_tensors(path, tensors, header)
+    assert main(["verify", "listops", *LISTOPS]) == 2
+    assert "train_value in ListOps' cache is not what its source gives" in capsys.readouterr().err

@@ -42,9 +42,9 @@ def test_summary_is_that_of_each_sequence_alone(mode: str):
     torch.testing.assert_close(summarise(h, mode, lengths), torch.stack(alone))
 
 
-def test_sequence_decoder_wants_lengths_if_it_uses_them():
-    with pytest.raises(UserError, match="use_lengths"):
-        SequenceDecoder(SHAPES, 5, use_lengths=True)(torch.zeros(2, 7, 5))
+def test_without_lengths_every_step_is_real():
+    decoder, h = SequenceDecoder(SHAPES, 5, use_lengths=True), torch.randn(2, 7, 5)
+    torch.testing.assert_close(decoder(h), decoder(h, torch.tensor([7, 7])))
     with pytest.raises(UserError, match="pool or last"):
         SequenceDecoder(SHAPES, 5, mode="sum")
 
@@ -153,6 +153,15 @@ def test_cosine_with_warmup_never_rises_again():
     assert found[100:] == [0.0] * 50
 
 
+def test_the_released_cosine_rises_again():
+    found = factors(cosine_warmup, 120, num_training_steps=100, warmup=10, rebound=True)
+    assert found[:100] == pytest.approx(factors(cosine_warmup, 100, num_training_steps=100, warmup=10))
+    for step in range(100, 120):
+        assert found[step] == pytest.approx((1 + math.cos(math.pi * (step - 10) / 90)) / 2)
+    mnist = (1 + math.cos(math.pi * (108_000 - 1_000) / (90_000 - 1_000))) / 2
+    assert mnist == pytest.approx(0.098, abs=5e-4)  # what the docstring says of its end
+
+
 def test_linear_ends_at_zero():
     found = factors(linear_warmup, 12, num_training_steps=10, warmup=0.2)
     assert found == pytest.approx([0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0, 0])
@@ -185,3 +194,11 @@ def test_every_optimizer_config(name: str):
 
     model = nn.ModuleDict({"backbone": Backbone()})
     assert make_optimizer(compose(f"optimizer={name}")["optimizer"], model, model["backbone"]).param_groups
+
+
+def test_an_encoder_of_windows_does_not_go_with_a_label_a_step():
+    from src.config import compose
+    from src.module import SequenceModule
+
+    with pytest.raises(UserError, match="windows"):
+        SequenceModule(compose("experiment=spikingssm/qtdb", "encoder=conv"), SHAPES)

@@ -66,7 +66,7 @@ def write_parquet(path: Path, columns: dict[str, list]) -> None:
 
 
 def test_text_runs_and_learns(run_in: Run, tmp_path: Path) -> None:
-    texts = [word * (5 + i % 7) for i in range(120) for word in ("bad ", "good ")]
+    texts = [word * (5 + i % 7) for i in range(120) for word in ("evil ", "good ")]
     for split in ("train", "test"):
         path = tmp_path / "data" / "imdb" / f"{split}-00000-of-00001.parquet"
         write_parquet(path, {"text": texts, "label": [i % 2 for i in range(240)]})

@@ -104,3 +104,13 @@ def test_what_torch_saved_loads_too(data_file):
     before = load(path).mem.clone()
     rewrite(path)
     assert torch.equal(load(path).mem, before)
+
+
+def test_a_changed_number_is_noticed_wherever_it_stands(data_file):
+    path = data_file()
+    last = load(path).mem[-1, -4:].numpy().tobytes()
+    raw = bytearray(path.read_bytes())
+    raw[raw.rindex(last)] ^= 1  # the lowest bit of one potential
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match="not what was written"):
+        load(path)

@@ -8,13 +8,17 @@ import torch
 
 from models.spike.network import load, save
 from sdn.errors import UserError
-from src.evaluation.activity import LayerActivity, measure, swap_neurons
+from src.callbacks.firing_rate import neurons
+from src.dataloaders.base import SequenceData, TensorSet
+from src.evaluation.activity import LayerActivity, measure
 from src.evaluation.energy import Constants
 from src.evaluation.report.evaluation import evaluation_page
 from src.evaluation.sizes import shape_of
 from src.evaluation.summary import summary
+from src.evaluation.twin import other_network
 from src.export import network_of
 from src.module import SequenceModule
+from src.restore import batches, refuse_nan
 
 LAYER = {"neuron": "sdn", "tau": 0.125, "d_state": 8, "bidirectional": False, "trainable_B": False}
 
@@ -60,8 +64,8 @@ def test_measure_counts_what_hooks_would_see():
 def test_wrong_spikes_are_counted_against_the_exact_neuron():
     sdn = _module()
     activity = measure(sdn, _batches())
-    assert activity.neuron == "SDNNeuron"
-    exact = swap_neurons(sdn)
+    assert activity.neuron == "sdn"
+    exact, _ = other_network(sdn, neurons(sdn.backbone))
     x = torch.cat([x for x, _, _ in _batches()])
     s = {}
     for name, module in (("sdn", sdn), ("exact", exact)):
@@ -88,9 +92,123 @@ def test_limit_and_empty_data():
         measure(_module(), [])
 
 
-def test_neurons_without_a_surrogate_are_refused_in_a_sentence():
-    with pytest.raises(UserError, match="hard reset"):
-        measure(_module(neuron="bptt", reset="soft"), _batches(1))
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        ({"neuron": "bptt", "reset": "soft"}, "hard reset"),
+        ({"neuron": "bptt", "learnable_tau": True}, "learnt its own"),
+        ({"neuron": "bptt", "u_r": -0.5}, "reset otherwise"),
+        ({"neuron": "sltt", "tau": 0.3}, "no fitted SDN ships for tau 0.3"),
+    ],
+)
+def test_neurons_that_no_sdn_imitates_are_judged_without_the_comparison(tmp_path, layer, why):
+    module = _module(**layer)
+    activity = measure(module, _batches(1))
+    assert activity.swapped is None
+    result = summary(module, activity) | {"checkpoint": "x.ckpt", "split": "test"}
+    assert why in result["surrogate"]["why_not"]
+    assert 0 < result["firing_rate"] < 1
+    assert result["energy"]["spiking"]["joules"] > 0
+    evaluation_page(tmp_path / "page.html", module, activity, result)
+    assert why in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("neuron", ["gelu", {"_name_": "gelu"}])
+def test_the_real_valued_twin_is_judged(tmp_path, neuron):
+    module = _module(neuron=neuron)
+    activity = measure(module, _batches(1))
+    assert (activity.neuron, activity.binary, activity.swapped) == ("GELU", False, None)
+    result = summary(module, activity) | {"checkpoint": "x.ckpt", "split": "test"}
+    assert result["energy"]["spiking"] is None
+    assert "no SDN imitates the neuron GELU" in result["surrogate"]["why_not"]
+    evaluation_page(tmp_path / "page.html", module, activity, result)
+    facts = network_of(module).facts
+    assert "tau" not in facts
+
+
+class Graded(torch.nn.Module):
+    """A neuron of someone's own that sends on values, half of them 0."""
+
+    def forward(self, current, v_th=None):
+        return current.clamp(min=0)
+
+
+def test_a_network_without_spikes_has_the_dense_counts_alone(tmp_path):
+    module = _module(neuron="sltt")
+    for layer in module.backbone.layers:
+        layer.neuron = Graded()
+    activity = measure(module, _batches(1))
+    assert not activity.binary
+    assert 0.2 < activity.layers[0].rate < 0.8  # outputs that are not 0
+    result = summary(module, activity) | {"checkpoint": "x.ckpt", "split": "test"}
+    assert result["energy"]["spiking"] is None
+    assert result["energy"]["dense"]["joules"] > 0
+    assert "Graded" in result["surrogate"]["why_not"]
+    evaluation_page(tmp_path / "page.html", module, activity, result)
+
+
+def test_samples_are_counted_by_targets():
+    module = _module(neuron="sltt")
+    module.decoder.forward = lambda h, lengths=None: h[: len(h) // 2, :3].mean(-1)  # two texts, one answer
+    batch = (torch.randn(8, 32, 1), torch.randint(3, (4,)), {})
+    activity = measure(module, [batch])
+    assert activity.samples == 4
+    assert activity.mean_length == 64
+
+
+def test_classes_of_every_step_and_numbers():
+    module = _module(neuron="sdn")
+    config = module.config | {"task": {"_name_": "per_step"}, "decoder": {"_name_": "per_step"}}
+    steps = SequenceModule(config, module.data).eval()
+    y = torch.randint(3, (4, 32))
+    y[0, 5:] = -1
+    activity = measure(steps, [(torch.randn(4, 32, 1), y, {"lengths": torch.tensor([32, 32, 32, 8])})])
+    assert len(activity.predictions) == len(activity.targets) == 5 + 64 + 8
+    right = float((activity.predictions == activity.targets).double().mean())
+    assert activity.figures["accuracy"] == pytest.approx(right)
+    assert activity.swapped.changed_predictions is not None
+    assert shape_of(steps, 32, [0.1, 0.1]).decode_every_step
+
+    numbers = SequenceModule(module.config | {"task": {"_name_": "regression"}}, module.data).eval()
+    activity = measure(numbers, [(torch.randn(4, 32, 1), torch.randn(4, 3), {})])
+    assert set(activity.figures) == {"loss", "mae", "mse"}
+    assert activity.predictions is None
+    assert activity.swapped.changed_predictions is None
+
+
+def test_figures_that_are_no_numbers_are_an_error():
+    x, y, z = _batches(1)[0]
+    x[0, 0] = float("nan")
+    with pytest.raises(UserError, match="the figure loss came out as nan"):
+        measure(_module(), [(x, y, z)])
+    with pytest.raises(UserError, match=r"weights encoder\.bias in x\.ckpt are NaN"):
+        refuse_nan({"encoder.weight": torch.zeros(2), "encoder.bias": torch.tensor([0.0, float("nan")])}, "x.ckpt")
+
+
+class Sorted(SequenceData):
+    """Ten samples of each of three classes, class by class."""
+
+    d_output = 3
+
+    def setup(self):
+        y = torch.arange(3).repeat_interleave(10)
+        self.test = TensorSet(y[:, None, None].float().repeat(1, 32, 1), y)
+
+
+def test_a_limit_draws_from_all_classes_by_its_seed():
+    data, module = Sorted(), _module()
+    data.setup()
+    module.config["loader"] = {"batch_size": 4, "eval_drop_last": True}
+
+    def drawn(**options):
+        return torch.cat([y for _, y, _ in batches(module, data, "test", **options)])
+
+    some = drawn(limit=9)
+    assert len(some) == 9
+    assert set(some.tolist()) == {0, 1, 2}
+    assert torch.equal(some, drawn(limit=9))
+    assert not torch.equal(drawn(limit=9, batch_size=1), drawn(limit=9, seed=3))
+    assert len(drawn(limit=99, batch_size=7)) == 30
 
 
 def test_summary_and_page(tmp_path):
@@ -105,7 +223,7 @@ def test_summary_and_page(tmp_path):
     assert sum(result["layers"][0]["rate_histogram"]) == 16
     evaluation_page(tmp_path / "page.html", module, activity, result)
     page = (tmp_path / "page.html").read_text()
-    for words in ("Spikes", "Confusion", "Thresholds", "Energy", "Surrogate against exact neuron"):
+    for words in ("Spikes", "Confusion", "Thresholds", "Energy", "Break-even", "Surrogate against exact neuron"):
         assert words in page
 
 
@@ -128,4 +246,15 @@ def test_network_of_a_checkpoint_is_the_module(tmp_path):
     again = load(tmp_path / "net.safetensors")
     x = torch.randn(2, 20, 1)
     torch.testing.assert_close(again(x), module(x), rtol=0, atol=0)
-    assert again.facts == {"dataset": "digits", "accuracy": 0.9}
+    assert {"dataset": "digits", "tau": 0.125, "accuracy": 0.9}.items() <= again.facts.items()
+
+
+def test_the_sample_that_is_shown_says_its_class_and_what_it_was_read_as():
+    module, (x, y, z) = _module(), _batches(1)[0]
+    reading = measure(module, [(x, y, z)]).reading
+    with torch.no_grad():
+        p = module(x, z)[0].softmax(-1)
+    assert (reading.target, reading.guess) == (int(y[0]), int(p.argmax()))
+    assert reading.probability == pytest.approx(float(p.max()))
+    names = [f"class {c}" for c in range(len(p))]
+    assert reading.words(names).startswith(f"class {int(y[0])}, read as class {int(p.argmax())} (probability 0.")
