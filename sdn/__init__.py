@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .contract import Neuron
     from .errors import UserError
     from .network import SDN, ReducedSDN
     from .neurons import LIF, SDNNeuron, make_neuron
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LIF",
     "SDN",
+    "Neuron",
     "ReducedSDN",
     "SDNNeuron",
     "UserError",
@@ -29,6 +31,7 @@ __all__ = [
     "save_reduced",
 ]
 _HOME = {
+    "contract": ("Neuron",),
     "errors": ("UserError",),
     "network": ("SDN", "ReducedSDN"),
     "neurons": ("LIF", "SDNNeuron", "make_neuron"),

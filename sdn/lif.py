@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .surrogate import spike
+from .surrogate import TRIANGLE, Surrogate, spike
 
 Reset = Literal["hard", "soft"]
 Gradient = Literal["sltt", "bptt"]
@@ -43,18 +43,22 @@ def check_reset(reset: str) -> str:
 
 
 def lif_step(
-    current: Tensor, u: Tensor, tau: float | Tensor, u_r: float | Tensor = 0.0, reset: Reset = "hard"
+    current: Tensor,
+    u: Tensor,
+    tau: float | Tensor,
+    u_r: float | Tensor = 0.0,
+    reset: Reset = "hard",
+    surrogate: Surrogate = TRIANGLE,
 ) -> tuple[Tensor, Tensor]:
     """One step of the neuron: ``(I_t, u_{t-1}) -> (s_t, u_t)``, both of I_t's shape, e.g. ``(B, H)``.
 
     ``tau`` and ``u_r`` are numbers or tensors that broadcast, such as ``(H,)``. Threshold 1.
-    Gradients flow through time as in ``bptt``.
+    Gradients flow through time as in ``bptt``; where ``u`` is detached, as in ``sltt``.
     """
     before = tau * u + current
-    s = spike(before - 1)
+    s = spike(before - 1, surrogate)
     fired = s.detach()
-    after = torch.where(fired > 0, u_r, before) if reset == "hard" else before - fired
-    return s, after
+    return s, torch.where(fired > 0, u_r, before) if reset == "hard" else before - fired
 
 
 def lif_reference(
@@ -64,6 +68,7 @@ def lif_reference(
     reset: Reset = "hard",
     u0: Tensor | None = None,
     gradient: Gradient = "bptt",
+    surrogate: Surrogate = TRIANGLE,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The naive truth: one Python step per time step.
 
@@ -73,6 +78,7 @@ def lif_reference(
         u0: initial potential, shape of ``current[..., 0]``; zero by default.
         gradient: "bptt" follows the recurrence; "sltt" cuts it at u_{t-1}, as training with an SDN does
             (a learnt tau still gets its local gradient u_{t-1} dmem).
+        surrogate: ds/du' at the distance u' - 1 (:mod:`sdn.surrogate`).
 
     Returns:
         ``(mem, s, u)``: decayed potential and spikes ``(..., L)``, and the final potential ``(...)``.
@@ -80,12 +86,9 @@ def lif_reference(
     u = torch.zeros_like(current[..., 0]) if u0 is None else u0
     mems, spikes = [], []
     for i_t in current.unbind(-1):
-        mem = tau * (u.detach() if gradient == "sltt" else u)
-        before = mem + i_t
-        s = spike(before - 1)
-        fired = s.detach()
-        u = torch.where(fired > 0, u_r, before) if reset == "hard" else before - fired
-        mems.append(mem)
+        u = u.detach() if gradient == "sltt" else u
+        mems.append(tau * u)
+        s, u = lif_step(i_t, u, tau, u_r, reset, surrogate)
         spikes.append(s)
     if not mems:
         return current, current, u

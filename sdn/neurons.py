@@ -1,31 +1,49 @@
-"""Neurons as modules: one interface, three ways to obtain the membrane potential.
+"""The neurons a config can name, and the paper's as modules: three ways to obtain the membrane potential.
 
 ``neuron(I, v_th)`` maps a current ``(B, H, L)`` to spikes ``(B, H, L)`` in {0, 1};
 ``neuron.step(I_t, u, v_th)`` maps ``(B, H)`` to ``(s_t, u_t)`` by the exact recurrence, also for the SDN.
+The contract that every neuron keeps is :class:`sdn.contract.Neuron`.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import inspect
 import math
-from typing import Literal
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from . import ops
+from .contract import Neuron
 from .errors import UserError
 from .lif import Reset, check_reset, check_tau, lif_step
+from .named import resolve, suggestion
 from .network import ReducedSDN
+from .surrogate import Surrogate, make_surrogate
 
-NEURONS: tuple[str, ...] = ("sdn", "sltt", "bptt")
+_OTHERS = {
+    "gelu": "gelu.GELU",
+}
+NEURONS: tuple[str, ...] = ("sdn", "sltt", "bptt", *_OTHERS)
+"""The words for a neuron."""
+
 _LEAST = 1e-6
 """How near a learnt tau may come to 0 or 1, where a sigmoid in float32 would round to them."""
 
 
-class _Neuron(nn.Module):
-    def __init__(self, tau: float) -> None:
+class _Exact(Neuron):
+    """What the leaky integrate-and-fire neurons share: steps and scans by the exact recurrence, in every engine."""
+
+    binary = event_engine = onnx = nir = True
+
+    def __init__(self, tau: float, surrogate: Surrogate) -> None:
         super().__init__()
-        self._tau = check_tau(tau)
+        self._tau, self.surrogate = check_tau(tau), surrogate
 
     @property
     def tau(self) -> float | Tensor:
@@ -38,16 +56,20 @@ class _Neuron(nn.Module):
 
     @torch.no_grad()
     def step(self, current: Tensor, u: Tensor, v_th: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One exact step: ``(I_t, u_{t-1}) -> (s_t, u_t)``, all ``(B, H)``."""
-        return lif_step(current if v_th is None else current / v_th, u, *self.constants())
+        """One exact step without gradient: ``(I_t, u_{t-1}) -> (s_t, u_t)``, all ``(B, H)``."""
+        return lif_step(current if v_th is None else self.scaled(current, v_th), u, *self.constants())
 
     def scan(self, current: Tensor, u0: Tensor | None = None, v_th: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Exact spikes ``(B, H, L)`` and the potential ``(B, H)`` after them, from ``u0``; no gradient."""
         tau, u_r, reset = self.constants()
         return ops.lif_scan(current, u0, tau, v_th, u_r, reset)
 
+    def extra_repr(self) -> str:
+        name, width = self.surrogate
+        return f"tau={self._tau:g}, surrogate={name}, width={width:g}"
 
-class LIF(_Neuron):
+
+class LIF(_Exact):
     """The exact neuron with gradient "sltt" (elementwise) or "bptt" (through time).
 
     Args:
@@ -58,6 +80,7 @@ class LIF(_Neuron):
         learnable_tau: learn a decay per channel, sigmoid(``logit_tau`` (H,)), so that it stays between 0 and 1.
         learnable_u_r: learn a reset value per channel, the parameter ``reset_value`` (H,).
         d_model: channels H; needed where something is learnt.
+        surrogate, width: the surrogate gradient and its width in thresholds (:mod:`sdn.surrogate`).
 
     Raises:
         UserError: an option out of range, or a combination in which nothing could be learnt.
@@ -72,8 +95,10 @@ class LIF(_Neuron):
         learnable_tau: bool = False,
         learnable_u_r: bool = False,
         d_model: int | None = None,
+        surrogate: str = "triangle",
+        width: float | None = None,
     ) -> None:
-        super().__init__(tau)
+        super().__init__(tau, make_surrogate(surrogate, width))
         if gradient not in ("sltt", "bptt"):
             raise UserError(f"unknown gradient {gradient!r}; choose sltt or bptt")
         if not float(u_r) < 1.0:
@@ -87,14 +112,10 @@ class LIF(_Neuron):
         if (learnable_tau or learnable_u_r) and d_model is None:
             raise UserError("a learnable tau or u_r is one per channel; give the number of channels, d_model")
         self.gradient, self.reset, self._u_r = gradient, reset, float(u_r)
-        self.logit_tau = self._parameter(math.log(tau / (1 - tau)), d_model) if learnable_tau else None
-        self.reset_value = self._parameter(float(u_r), d_model) if learnable_u_r else None
-
-    @staticmethod
-    def _parameter(value: float, d_model: int | None) -> nn.Parameter:
-        parameter = nn.Parameter(torch.full((d_model,), value))
-        parameter._optim = {"weight_decay": 0.0}
-        return parameter
+        self.logit_tau = nn.Parameter(torch.full((d_model,), math.log(tau / (1 - tau)))) if learnable_tau else None
+        self.reset_value = nn.Parameter(torch.full((d_model,), float(u_r))) if learnable_u_r else None
+        for parameter in self.parameters():
+            parameter._optim = {"weight_decay": 0.0}  # for the loop of state-spaces/s4; a copy of the module loses it
 
     @property
     def tau(self) -> float | Tensor:
@@ -108,54 +129,134 @@ class LIF(_Neuron):
     def constants(self) -> tuple[float | Tensor, float | Tensor, Reset]:
         return self.tau, self.u_r, self.reset
 
+    def optim_options(self) -> dict[str, dict[str, float]]:
+        return {"logit_tau": {"weight_decay": 0.0}, "reset_value": {"weight_decay": 0.0}}
+
     def forward(self, current: Tensor, v_th: Tensor | None = None) -> Tensor:
         """``I (B, H, L)``, ``v_th (H,)`` -> spikes."""
         tau, u_r, reset = self.constants()
-        return ops.lif(current, tau, v_th, u_r, reset, self.gradient)
+        return ops.lif(current, tau, v_th, u_r, reset, self.gradient, self.surrogate)
 
     def extra_repr(self) -> str:
         learnt = [name for name, p in (("tau", self.logit_tau), ("u_r", self.reset_value)) if p is not None]
-        start = f"tau={self._tau:g}, gradient={self.gradient}, reset={self.reset}, u_r={self._u_r:g}"
+        start = f"{super().extra_repr()}, gradient={self.gradient}, reset={self.reset}, u_r={self._u_r:g}"
         return start + (f", learnt: {', '.join(learnt)}" if learnt else "")
 
 
-class SDNNeuron(_Neuron):
+class SDNNeuron(_Exact):
     """The paper's neuron: mem from a frozen :class:`sdn.network.ReducedSDN`, s = H(mem + I - 1)."""
 
-    def __init__(self, sdn: ReducedSDN) -> None:
-        super().__init__(sdn.tau)
+    def __init__(self, sdn: ReducedSDN, surrogate: str = "triangle", width: float | None = None) -> None:
+        super().__init__(sdn.tau, make_surrogate(surrogate, width))
         self.sdn = sdn
 
     def forward(self, current: Tensor, v_th: Tensor | None = None) -> Tensor:
         """``I (B, H, L)``, ``v_th (H,)`` -> spikes."""
-        return ops.surrogate(current, self.sdn, v_th)
+        return ops.surrogate(current, self.sdn, v_th, self.surrogate)
 
 
 def make_neuron(
-    name: str,
+    name: str | Mapping[str, Any],
     tau: float = 0.125,
-    weights: str | None = None,
+    weights: str | os.PathLike[str] | ReducedSDN | None = None,
     reset: Reset = "hard",
     u_r: float = 0.0,
     learnable_tau: bool = False,
     learnable_u_r: bool = False,
     d_model: int | None = None,
-) -> _Neuron:
-    """Build the neuron a config names: "sdn" (``weights``: a reduced SDN file; None: the shipped one), "sltt", "bptt".
+    surrogate: str = "triangle",
+    width: float | None = None,
+) -> Neuron:
+    """Build the neuron a config names.
 
-    The other options are those of :class:`LIF`; an SDN is fitted for one tau and hard reset to 0.
+    Args:
+        name: a word of :data:`NEURONS`, or a mapping ``{_name_: word or package.module.Class, option: value}``; the
+            class derives from :class:`sdn.Neuron`, which is checked before it is called, and gets ``d_model`` if its
+            constructor takes it.
+        weights: for "sdn": a reduced SDN file, or the network itself; None for the shipped one of ``tau``.
+        tau, reset, u_r, learnable_tau, learnable_u_r, surrogate, width: of sdn, sltt and bptt named by a word, as in
+            :class:`LIF`; an SDN is fitted for one tau and hard reset to 0. Other neurons take theirs in the mapping.
+        d_model: channels H.
 
     Raises:
-        UserError: unknown name, an option out of range, an SDN fitted for another tau or asked for what it cannot do.
+        UserError: unknown name, an option unknown or out of range, an SDN fitted for another tau or asked for what it
+            cannot do.
     """
-    if name not in NEURONS:
-        raise UserError(f"unknown neuron {name!r}; choose one of {', '.join(NEURONS)}")
-    if name != "sdn":
-        return LIF(tau, name, reset, u_r, learnable_tau, learnable_u_r, d_model)
-    if check_reset(reset) != "hard" or u_r != 0.0 or learnable_tau or learnable_u_r:
-        raise UserError(
-            "an SDN is fitted for one tau and hard reset to 0; choose neuron sltt or bptt for anything else"
-        )
+    beside = {"tau": tau, "sdn": weights, "surrogate": surrogate, "width": width}
+    of_lif = {"reset": reset, "u_r": u_r, "learnable_tau": learnable_tau, "learnable_u_r": learnable_u_r}
+    if not isinstance(name, Mapping) and name in _LIF:
+        if name != "sdn":
+            beside.pop("sdn")
+            return LIF(gradient=name, d_model=d_model, **beside, **of_lif)
+        if check_reset(reset) != "hard" or u_r != 0.0 or learnable_tau or learnable_u_r:
+            raise UserError(
+                "an SDN is fitted for one tau and hard reset to 0; choose neuron sltt or bptt for anything else"
+            )
+        return _fitted(**beside)
+    options: dict[str, Any] = {}
+    if isinstance(name, Mapping):
+        options = {str(key): value for key, value in name.items()}
+        if "_name_" not in options:
+            raise UserError(f"a neuron given as a mapping needs its _name_{suggestion('', NEURONS)}")
+        name = options.pop("_name_")
+    target = _target(name)
+    _refuse_lost(name, beside | of_lif)
+    return _build(name, target, options, d_model)
+
+
+def _fitted(
+    tau: float = 0.125,
+    sdn: str | os.PathLike[str] | ReducedSDN | None = None,
+    surrogate: str = "triangle",
+    width: float | None = None,
+) -> SDNNeuron:
     from .weights import load_reduced
 
-    return SDNNeuron(load_reduced(weights or check_tau(tau), tau=tau))
+    network = sdn if isinstance(sdn, ReducedSDN) else load_reduced(sdn or check_tau(tau), tau=tau)
+    return SDNNeuron(network, surrogate, width)
+
+
+_LIF: dict[str, Callable[..., Neuron]] = {
+    "sdn": _fitted,
+    "sltt": functools.partial(LIF, gradient="sltt"),
+    "bptt": functools.partial(LIF, gradient="bptt"),
+}
+
+
+def _target(name: object) -> Callable[..., Neuron]:
+    if not isinstance(name, str) or (name not in NEURONS and "." not in name):
+        raise UserError(f"unknown neuron {name!r}; choose one of {', '.join(NEURONS)}, or a class package.module.Class")
+    if name in _LIF:
+        return _LIF[name]
+    if name in _OTHERS:
+        module, _, attribute = _OTHERS[name].partition(".")
+        return getattr(importlib.import_module(f".kinds.{module}", __package__), attribute)
+    return resolve(name, Neuron, "neuron")
+
+
+def _build(name: str, target: Callable[..., Neuron], options: dict[str, Any], d_model: int | None) -> Neuron:
+    parameters = inspect.signature(target).parameters
+    names = set(parameters) - {"d_model", *getattr(target, "keywords", {})}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in options:
+            if key not in names:
+                raise UserError(f"the neuron {name} has no option {key!r}{suggestion(key, names)}")
+    if "d_model" in parameters:
+        options = {"d_model": d_model, **options}
+    try:
+        return target(**options)
+    except TypeError as error:
+        raise UserError(f"the neuron {name} cannot be built from its options: {error}") from error
+
+
+def _refuse_lost(name: str, given: Mapping[str, object]) -> None:
+    """Options beside a neuron's name are those of sdn, sltt and bptt; for others none must be lost in silence."""
+    defaults = inspect.signature(make_neuron).parameters
+    if changed := [key for key, value in given.items() if value != defaults[_PARAMETER.get(key, key)].default]:
+        raise UserError(
+            f"{', '.join(changed)} beside the neuron {name} would be ignored; give the neuron its options in one "
+            f"mapping, neuron={{_name_: {name}, option: value}}"
+        )
+
+
+_PARAMETER = {"sdn": "weights"}

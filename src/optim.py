@@ -3,8 +3,9 @@
 Rules, applied to the backbone alone (encoder, decoder and task follow the optimizer's own values):
 
 1. every bias and every parameter of a normalisation or embedding has weight decay 0;
-2. a parameter may carry ``_optim = {"lr": ..., "weight_decay": ...}`` (the SSM's do); values left out are the
-   optimizer's own. Rule 1 wins where both apply.
+2. a module may say what its own parameters want, ``optim_options() -> {"name": {"lr": ..., "weight_decay": ...}}``
+   (:class:`sdn.Neuron` and the SSM kernel do), or a parameter may carry such a mapping as ``_optim``, which a copy of
+   the module loses; values left out are the optimizer's own. Rule 1 wins where both apply.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ def own_values(backbone: nn.Module) -> dict[nn.Parameter, dict[str, float]]:
     """The ``lr`` and ``weight_decay`` that single parameters of the backbone want for themselves."""
     values: dict[nn.Parameter, dict[str, float]] = {}
     for module in backbone.modules():
+        said = module.optim_options() if hasattr(module, "optim_options") else {}
         for name, parameter in module.named_parameters(recurse=False):
             if name.endswith("bias") or isinstance(module, NO_DECAY):
                 values[parameter] = {"weight_decay": 0.0}
-            elif own := getattr(parameter, "_optim", None):
+            elif own := said.get(name) or getattr(parameter, "_optim", None):
                 values[parameter] = {key: float(value) for key, value in own.items() if value is not None}
     return values
 

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
+from numpy.typing import ArrayLike, NDArray
 
 from sdn.errors import UserError
 
-from .norms import BatchNorm, LayerNorm
+from .constants import step_constants
+from .gate import as_array, finite, refuse_not_finite
 from .ssm import SpikingSSM
 from .state import State
+
+_KINDS = {"none": 0, "affine": 1, "layer": 2}
+"""The compiled kernels' numbers for the kinds of norm (``event_kernels.NORM_*``)."""
 
 
 class EventEngine:
@@ -31,7 +34,8 @@ class EventEngine:
         dtype: numpy float type of weights, state and arithmetic; float32 or float64.
 
     Raises:
-        UserError: the model is bidirectional, or numba is not installed.
+        UserError: the model is bidirectional, its neurons are not of the kind that the engine computes, or numba is
+            not installed.
     """
 
     def __init__(self, model: SpikingSSM, dtype: type = np.float32) -> None:
@@ -41,31 +45,22 @@ class EventEngine:
             raise UserError("the event-driven engine is compiled by numba; pip install numba") from error
         self._advance = event_kernels.advance
         self.dtype = np.dtype(dtype)
-        constants = model.recurrence()
-        drive = [2 * c.B * c.C for c in constants]  # B folds into C: h = A h + x
-        self._ssm = (
-            *(self._stack([f(c.A) for c in constants]) for f in (torch.real, torch.imag)),
-            *(self._stack([f(c) for c in drive]) for f in (torch.real, torch.imag)),
-            self._stack([c.D for c in constants]),
-        )
-        self._B = torch.stack([c.B.detach().cpu() for c in constants]).to(torch.complex128).numpy()
+        constants = step_constants(model, "event_engine")
         H = model.d_model
-        neurons = [layer.neuron.constants() for layer in model.layers]
-        self._soft = neurons[0][2] == "soft"
-        self._neuron = tuple(
-            self._stack([torch.as_tensor(values[i], dtype=torch.float64).expand(H) for values in neurons])
-            for i in (0, 1)
+        drive = constants.drive
+        self._ssm = tuple(
+            self._array(x) for x in (constants.A.real, constants.A.imag, drive.real, drive.imag, constants.D)
         )
-        self._mix = (
-            self._stack([layer.mix.weight.squeeze(-1).T for layer in model.layers]),
-            self._stack([layer.mix.bias for layer in model.layers]),
-        )
-        folded = [_fold(norm, H) for norm in model.norms]
-        self._norm_kind = folded[0][0]
+        self._B = constants.B.cpu().to(torch.complex128).numpy()
+        self._soft = constants.soft
+        self._neuron = self._array(constants.tau), self._array(constants.u_r)
+        self._mix = self._array(constants.weight.transpose(1, 2)), self._array(constants.bias)
+        norms = constants.norms
+        self._norm_kind = _KINDS[norms[0].kind]
         self._norm = (
-            self._stack([scale for _, scale, _, _ in folded]),
-            self._stack([shift for _, _, shift, _ in folded]),
-            np.array([folded[0][3]], self.dtype),
+            self._array(torch.stack([norm.scale for norm in norms])),
+            self._array(torch.stack([norm.shift for norm in norms])),
+            np.array([norms[0].eps], self.dtype),
         )
         self._prenorm = model.prenorm
         n, _, modes = self._ssm[0].shape
@@ -81,8 +76,8 @@ class EventEngine:
         self.d_model, self.n_layers = H, n
         self.reset()
 
-    def _stack(self, tensors: list[torch.Tensor]) -> NDArray:
-        return np.ascontiguousarray(torch.stack([t.detach().cpu() for t in tensors]).numpy(), self.dtype)
+    def _array(self, tensor: torch.Tensor) -> NDArray:
+        return np.ascontiguousarray(tensor.cpu().numpy(), self.dtype)
 
     def reset(self) -> None:
         """Start again from the zero state, and count spikes from zero."""
@@ -90,19 +85,28 @@ class EventEngine:
             array.fill(0)
         self.steps, self.spikes = 0, np.zeros(self.n_layers, np.int64)
 
-    def step(self, x: NDArray) -> NDArray:
+    def step(self, x: ArrayLike | torch.Tensor) -> NDArray:
         """One sample ``(H,)`` -> ``(H,)``; the result is a buffer that the next step overwrites."""
-        self._call(np.asarray(x, self.dtype).reshape(1, self.d_model), self._out)
+        sample = self._checked(x)
+        if sample.size != self.d_model:
+            raise UserError(f"the engine takes samples of shape ({self.d_model},), not {sample.shape}")
+        self._call(sample.reshape(1, self.d_model), self._out)
         return self._out[0]
 
-    def run(self, x: NDArray) -> NDArray:
+    def run(self, x: ArrayLike | torch.Tensor) -> NDArray:
         """A block of samples ``(L, H)`` -> ``(L, H)``, the state carried on as by L steps."""
-        block = np.ascontiguousarray(x, self.dtype)
+        block = self._checked(x)
         if block.ndim != 2 or block.shape[1] != self.d_model:
             raise UserError(f"the engine takes blocks of shape (L, {self.d_model}), not {block.shape}")
         out = np.empty_like(block)
         self._call(block, out)
         return out
+
+    def _checked(self, x: ArrayLike | torch.Tensor) -> NDArray:
+        array = np.ascontiguousarray(as_array(x), self.dtype)
+        if not finite(array.reshape(-1)):
+            raise refuse_not_finite()
+        return array
 
     def _call(self, xs: NDArray, ys: NDArray) -> None:
         self._advance(
@@ -131,18 +135,13 @@ class EventEngine:
 
         The modes of the engine hold h / B, since B is folded into C.
         """
-        if len(state) != self.n_layers or state[0][0].shape[0] != 1:
+        shapes = [(tuple(modes.shape), tuple(membrane.shape)) for modes, membrane in state]
+        H = self.d_model
+        if shapes != [((1, H, self._state[0].shape[2]), (1, H))] * self.n_layers:
             raise UserError("the engine holds one stream; give a state of batch 1 of the same network")
+        if not all(bool(torch.isfinite(part).all()) for layer in state for part in layer):
+            raise refuse_not_finite("a number in the state")
         for n, (modes, membrane) in enumerate(state):
             h = modes[0].detach().cpu().numpy() / self._B[n]
             self._state[0][n], self._state[1][n] = h.real, h.imag
             self._state[2][n] = membrane[0].detach().cpu().numpy()
-
-
-def _fold(norm: nn.Module, H: int) -> tuple[int, torch.Tensor, torch.Tensor, float]:
-    """``(kind, scale, shift, eps)`` of a norm with fixed statistics."""
-    if isinstance(norm, BatchNorm):
-        return 1, *norm.folded(), 0.0
-    if isinstance(norm, LayerNorm):
-        return 2, norm.weight, norm.bias, norm.eps
-    return 0, torch.ones(H), torch.zeros(H), 0.0

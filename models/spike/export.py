@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from sdn.errors import UserError
 from sdn.files import atomic_path
 
+from .constants import FoldedNorm, step_constants
 from .heads import LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
 from .network import Network
-from .norms import BatchNorm, LayerNorm
 
 STATE: tuple[str, ...] = ("modes_re", "modes_im", "membrane", "summary", "count")
 """Names of the state tensors: ``(n, B, H, N)`` twice, ``(n, B, H)``, ``(B, H)`` in float64 and ``(1,)`` in int64. In
@@ -41,7 +41,7 @@ class StepGraph(nn.Module):
     The neuron is the exact recurrence, whatever the network was trained with.
 
     Raises:
-        UserError: bidirectional layers, or a decoder without a streaming form.
+        UserError: bidirectional layers, neurons that the graph cannot compute, or a decoder without a streaming form.
     """
 
     def __init__(self, network: Network) -> None:
@@ -50,28 +50,25 @@ class StepGraph(nn.Module):
             raise UserError("only a network that decodes sequences or every step can be exported as a step")
         refuse_windows(network.encoder)
         backbone = network.backbone
-        constants = backbone.recurrence()
+        constants = step_constants(backbone, "onnx")
         self.n_layers, self.prenorm, self.d_model = len(backbone.layers), backbone.prenorm, backbone.d_model
-        self.n_modes = constants[0].A.shape[-1]
+        self.n_modes = constants.A.shape[-1]
         self.pool = isinstance(network.decoder, SequenceDecoder) and network.decoder.mode == "pool"
         self.encoder, self.output = network.encoder, network.decoder.output
-        drive = [2 * c.C * c.B for c in constants]  # B folds into C, as the event engine has it
         for name, values in {
-            "a_re": [c.A.real for c in constants],
-            "a_im": [c.A.imag for c in constants],
-            "c_re": [c.real for c in drive],
-            "c_im": [c.imag for c in drive],
-            "D": [c.D for c in constants],
-            "weight": [layer.mix.weight.squeeze(-1) for layer in backbone.layers],
-            "bias": [layer.mix.bias for layer in backbone.layers],
+            "a_re": constants.A.real,
+            "a_im": constants.A.imag,
+            "c_re": constants.drive.real,
+            "c_im": constants.drive.imag,
+            "D": constants.D,
+            "weight": constants.weight,
+            "bias": constants.bias,
+            "tau": constants.tau,
+            "u_r": constants.u_r,
         }.items():
-            self.register_buffer(name, torch.stack([v.detach() for v in values]).contiguous())
-        neurons = [layer.neuron.constants() for layer in backbone.layers]
-        self.soft = neurons[0][2] == "soft"
-        for i, name in enumerate(("tau", "u_r")):
-            values = [torch.as_tensor(n[i], dtype=self.D.dtype).detach().expand(self.d_model) for n in neurons]
-            self.register_buffer(name, torch.stack(values).contiguous())
-        self.norms = nn.ModuleList(_StepNorm(norm) for norm in backbone.norms)
+            self.register_buffer(name, values.clone(memory_format=torch.contiguous_format))
+        self.soft = constants.soft
+        self.norms = nn.ModuleList(_StepNorm(norm) for norm in constants.norms)
         self.eval().requires_grad_(False)
 
     def initial_state(self, batch: int = 1) -> tuple[Tensor, ...]:
@@ -112,22 +109,16 @@ class StepGraph(nn.Module):
 class _StepNorm(nn.Module):
     """A norm of one sample ``(B, H)``; batch norm folded to its scale and shift."""
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: FoldedNorm) -> None:
         super().__init__()
-        self.layer = None
-        if isinstance(norm, LayerNorm):
-            self.layer = nn.LayerNorm(norm.normalized_shape, norm.eps).to(norm.weight)
-            self.layer.load_state_dict(norm.state_dict())
-        elif isinstance(norm, BatchNorm):
-            scale, shift = norm.folded()
-            self.register_buffer("scale", scale)
-            self.register_buffer("shift", shift)
-        self.folded = isinstance(norm, BatchNorm)
+        self.kind, self.eps = norm.kind, norm.eps
+        self.register_buffer("scale", norm.scale.clone())
+        self.register_buffer("shift", norm.shift.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.layer is not None:
-            return self.layer(x)
-        return x * self.scale + self.shift if self.folded else x
+        if self.kind == "layer":
+            return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+        return x * self.scale + self.shift if self.kind == "affine" else x
 
 
 def example(network: Network, batch: int = 1) -> Tensor:

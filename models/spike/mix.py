@@ -1,6 +1,7 @@
 """The mix: spikes to channels by a 1x1 convolution and a gated linear unit, with dropout of whole channels around it.
 
-For the spikes s (B, H, L) in {0, 1}, time last, and channel masks m (B, H), m' (B, H) with values 0 or 1/(1-p)::
+For the spikes s (B, H, L) in {0, 1}, or graded values, time last, and channel masks m (B, H), m' (B, H) with values 0
+or 1/(1-p)::
 
     [a; b] = W (m ⊙ s) + bias,   z = m' ⊙ a σ(b)                       W (2H, H)
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from sdn.ops import is_dual
+
 # Batch rows go a few at a time on a CPU, so that temporaries are small and in the cache. Elements of the spikes.
 _CPU_PIECE = 1 << 18
 
@@ -26,18 +29,19 @@ class Mix(nn.Conv1d):
         super().__init__(d_model, 2 * d_model, 1)
         self.dropout = dropout
 
-    def forward(self, s: Tensor) -> Tensor:
+    def forward(self, s: Tensor, binary: bool = False) -> Tensor:
+        """``binary``: all of s is 0 or 1, so that a byte each is enough for the backward pass."""
         weight, bias, device = self.weight.squeeze(-1), self.bias, s.device.type
         if torch.is_autocast_enabled(device):
             low = torch.get_autocast_dtype(device)
             s, weight, bias = s.to(low), weight.to(low), bias.to(low)
         s = s.to(weight.dtype)
         before, after = self._channel_mask(s), self._channel_mask(s)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or is_dual(s, weight, bias):
             s = s if before is None else s * before.unsqueeze(-1)
             z = F.glu(torch.matmul(weight, s) + bias.unsqueeze(-1), 1)
             return z if after is None else z * after.unsqueeze(-1)
-        return _Mix.apply(s, weight, bias, before, after)
+        return _Mix.apply(s, weight, bias, before, after, binary)
 
     def step(self, s: Tensor) -> Tensor:
         """One sample, without dropout: ``(B, H) -> (B, H)``."""
@@ -51,10 +55,12 @@ class Mix(nn.Conv1d):
 
 
 class _Mix(torch.autograd.Function):
-    """The module's equation. For the backward pass it keeps [a; b], and the spikes in a byte each."""
+    """The module's equation. For the backward pass it keeps [a; b] and s, in a byte each if ``binary``."""
 
     @staticmethod
-    def forward(ctx, s: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+    def forward(
+        ctx, s: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None, after: Tensor | None, binary: bool
+    ) -> Tensor:
         B, H, L = s.shape
         ab = s.new_empty(B, 2 * H, L)
         out = torch.empty_like(s)
@@ -65,7 +71,7 @@ class _Mix(torch.autograd.Function):
                 z = torch.ops.aten.glu.out(ab[rows], 1, out=out[rows])
                 if after is not None:
                     z.mul_(after[rows].unsqueeze(-1))
-        ctx.save_for_backward(s.to(torch.uint8), weight, before, after, ab)
+        ctx.save_for_backward(s.to(torch.uint8) if binary else s, weight, before, after, ab)
         return out
 
     @staticmethod
@@ -83,7 +89,7 @@ class _Mix(torch.autograd.Function):
                 by_row = torch.bmm(g, s[rows].to(g.dtype).transpose(1, 2))
                 grad_weight += (by_row if before is None else by_row * before[rows].unsqueeze(1)).sum(0)
                 grad_bias += g.sum((0, 2))
-        return grad_s, grad_weight, grad_bias, None, None
+        return grad_s, grad_weight, grad_bias, None, None, None
 
 
 def _masked(weight: Tensor, mask: Tensor | None, rows: slice) -> Tensor:

@@ -22,10 +22,9 @@ from torch import Tensor, nn
 from sdn.checksum import load_tensors, save_tensors
 from sdn.errors import UserError
 from sdn.named import require_allowed
-from sdn.network import ReducedSDN
-from sdn.neurons import SDNNeuron
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from .gate import check_sample
 from .heads import (
     ConvEncoder,
     EmbeddingEncoder,
@@ -38,8 +37,9 @@ from .heads import (
     refuse_windows,
 )
 from .lengths import check_lengths
+from .quick_step import quick_step
 from .shipped import locate
-from .ssm import SpikingSSM
+from .ssm import SpikingSSM, with_sdn_from
 from .state import State
 
 FORMAT = "spikingssm-network-1"
@@ -57,16 +57,16 @@ class Network(nn.Module):
 
     Args:
         spec: the description above.
+        backbone: what ``spec["model"]`` describes, if it is built already (:func:`build` gives SDNs their weights so).
 
     Raises:
         UserError: an unknown kind or option.
     """
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Mapping[str, Any], backbone: SpikingSSM | None = None) -> None:
         super().__init__()
         self.spec = json.loads(json.dumps(spec))
-        model = dict(self.spec["model"])
-        self.backbone = SpikingSSM(**model)
+        self.backbone = SpikingSSM(**self.spec["model"]) if backbone is None else backbone
         self.encoder = _encoder(dict(self.spec["encoder"]), self.backbone.d_model)
         self.decoder = _decoder(dict(self.spec["decoder"]), self.backbone.d_model, self.encoder)
 
@@ -104,8 +104,15 @@ class Network(nn.Module):
         decoder per step those of this sample.
 
         ``rate`` is the sampling step in units of the training data's; ``constants``, ``backbone.recurrence(rate)``,
-        saves computing them at every sample.
+        saves computing them at every sample. On a CPU a network whose weights stay as they are steps through compiled
+        code after a few samples, see :mod:`models.spike.quick_step`.
+
+        Raises:
+            UserError: NaN or infinity in the sample, a state of another batch size.
         """
+        if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
+            return quick[0], NetworkState(*quick[1:])
+        check_sample(x, state.layers)
         h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
@@ -171,20 +178,11 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
         UserError: description and weights do not belong together.
     """
     try:
-        options = dict(spec["model"])
-        layer = dict(options.get("layer", {}))
-        wants_sdn = layer.get("neuron", "sdn") == "sdn"
-        if wants_sdn:
-            options["layer"] = layer | {"neuron": "sltt", "sdn": None}
-        network = Network({**spec, "model": options})
+        model = dict(spec["model"])
+        model["layer"] = with_sdn_from(tensors, model.get("layer", {}))
+        network = Network(spec, SpikingSSM(**model))
     except KeyError as error:
         raise UserError(f"the description of the network lacks {error}") from error
-    network.spec = json.loads(json.dumps(spec))
-    if wants_sdn:
-        for i, part in enumerate(network.backbone.layers):
-            prefix = f"backbone.layers.{i}.neuron.sdn."
-            weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            part.neuron = SDNNeuron(ReducedSDN(weights, part.neuron.tau))
     try:
         network.load_state_dict(dict(tensors))
     except RuntimeError as error:

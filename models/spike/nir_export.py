@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from sdn.contract import Neuron, require
 from sdn.errors import UserError
-from sdn.neurons import LIF, SDNNeuron
 
 from .ss4d import SS4D
 from .ssm import SpikingSSM
@@ -52,14 +52,15 @@ def to_nir(parts: Sequence[nn.Module], dt: float = 1e-4, v_th: torch.Tensor | fl
             width = len(weight)
             bias = np.zeros(width) if part.bias is None else part.bias.detach().cpu().double().numpy()
             nodes.append(nir.Affine(weight, bias))
-        elif isinstance(part, (LIF, SDNNeuron)):
+        elif isinstance(part, Neuron):
+            require(part, "nir")
             nodes.append(_neuron(part, width, dt, v_th))
         else:
             raise UserError(_refusal(part))
     return nir.NIRGraph.from_list(*nodes)
 
 
-def _neuron(part: LIF | SDNNeuron, width: int | None, dt: float, v_th: torch.Tensor | float) -> nir.LIF:
+def _neuron(part: Neuron, width: int | None, dt: float, v_th: torch.Tensor | float) -> nir.LIF:
     import nir
 
     if width is None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sdn.errors import UserError
+from sdn.ops import is_dual
 
 NORMS: tuple[str, ...] = ("batch", "layer", "none")
 
@@ -17,7 +20,7 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if x.dim() == 2:
             return super().forward(x)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or is_dual(x, self.weight, self.bias):
             return super().forward(x.transpose(1, 2)).transpose(1, 2)
         return _ChannelNorm.apply(x, self.weight, self.bias, self.eps)
 
@@ -51,25 +54,63 @@ class _ChannelNorm(torch.autograd.Function):
 class BatchNorm(nn.BatchNorm1d):
     """Batch norm of every channel over ``(B, L)``; with ``mask (B, 1, L)`` over the positions where it is 1."""
 
-    @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor]:
         """``(scale, shift)``, each ``(H,)``: with its running statistics the norm is x scale + shift."""
-        scale = self.weight / torch.sqrt(self.running_var + self.eps)
-        return scale, self.bias - self.running_mean * scale
+        return fold(self)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is None or not self.training:
-            return super().forward(x)
-        count = mask.sum().clamp_min(1)
-        mean = (x * mask).sum((0, 2)) / count
-        centred = x - mean.unsqueeze(-1)
-        var = (centred.square() * mask).sum((0, 2)) / count
+        return super().forward(x) if mask is None or not self.training else _masked(self, x, mask)
+
+
+@torch.no_grad()
+def fold(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """``(scale, shift)``, each ``(H,)``, of any batch norm with running statistics: it is x scale + shift."""
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def normed(norm: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+    """``norm`` of x (B, H, L), of the positions where ``mask (B, 1, L)`` is 1 if there is one.
+
+    Also where ``SyncBatchNorm.convert_sync_batchnorm`` put torch's module, which knows no mask, in place of ours.
+    """
+    if mask is None or not isinstance(norm, nn.SyncBatchNorm):
+        return norm(x) if mask is None else norm(x, mask)
+    return _masked(norm, x, mask) if norm.training else norm(x)
+
+
+def _masked(norm: _BatchNorm, x: Tensor, mask: Tensor) -> Tensor:
+    """Training statistics of the positions where ``mask`` is 1, over all processes for a ``SyncBatchNorm``.
+
+    The running statistics follow ``momentum``, or with None the plain average over the batches. A batch in which
+    nothing is left normalises to the shift alone and counts for no statistics.
+    """
+    total = _over_processes if isinstance(norm, nn.SyncBatchNorm) else lambda sums: sums
+    found = total(mask.sum().to(x).view(1))
+    count = found.clamp_min(1)
+    mean = total((x * mask).sum((0, 2))) / count
+    centred = x - mean.unsqueeze(-1)
+    var = total((centred.square() * mask).sum((0, 2))) / count
+    if norm.running_mean is not None:
         with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            self.running_var.lerp_((var * count / (count - 1).clamp_min(1)).to(self.running_var), self.momentum)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return centred * scale.unsqueeze(-1) + self.bias.unsqueeze(-1)
+            norm.num_batches_tracked += (found > 0).view(())
+            factor = norm.momentum
+            if factor is None:
+                factor = 1 / norm.num_batches_tracked.clamp_min(1).to(norm.running_mean)
+            factor = torch.where(found > 0, factor, 0).to(norm.running_mean)
+            norm.running_mean.lerp_(mean.to(norm.running_mean), factor)
+            norm.running_var.lerp_((var * count / (count - 1).clamp_min(1)).to(norm.running_var), factor)
+    scale = norm.weight * torch.rsqrt(var + norm.eps)
+    return centred * scale.unsqueeze(-1) + norm.bias.unsqueeze(-1)
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """The sum over all processes, with its gradient."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return sums
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(sums)
 
 
 class NoNorm(nn.Identity):

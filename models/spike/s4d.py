@@ -9,7 +9,7 @@ S4D-Lin initialisation: A_n = -1/2 + iπn, Δ log-uniform in [dt_min, dt_max], C
 A bidirectional layer has two C (one a direction) over the same A, B, Δ.
 
 Learning rates follow S4: Δ, A and B have ``lr`` (None: the optimizer's own; 0: frozen, a buffer) and no weight decay,
-which the optimizer reads from ``parameter._optim = {"lr": .., "weight_decay": ..}``.
+which the optimizer reads from :meth:`DiagonalSSM.optim_options`.
 """
 
 from __future__ import annotations
@@ -47,18 +47,22 @@ class DiagonalSSM(nn.Module):
         if lr is not None and lr < 0:
             raise UserError(f"the kernel's learning rate lr must be null or at least 0, not {lr}")
         self.d_model, self.n_modes, self.directions = d_model, d_state // 2, directions
+        self._optim_options: dict[str, dict[str, float]] = {}
+
+    def optim_options(self) -> dict[str, dict[str, float]]:
+        """``{"name": {"lr": ..., "weight_decay": ...}}`` of own parameters, as in :meth:`sdn.Neuron.optim_options`."""
+        return self._optim_options
 
     def _register(self, name: str, value: Tensor, lr: float | None, weight_decay: float | None) -> None:
         """Make ``value`` a parameter with its own optimizer options, or a buffer if its learning rate is 0."""
         if lr == 0.0:
             self.register_buffer(name, value)
             return
-        parameter = nn.Parameter(value)
         options = {"lr": lr, "weight_decay": weight_decay}
-        options = {key: option for key, option in options.items() if option is not None}
-        if options:
-            parameter._optim = options
-        self.register_parameter(name, parameter)
+        self._optim_options[name] = {key: option for key, option in options.items() if option is not None}
+        self.register_parameter(name, nn.Parameter(value))
+        if options := self._optim_options[name]:
+            getattr(self, name)._optim = options  # for the loop of state-spaces/s4; a copy of the module loses it
 
     def _continuous(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         raise NotImplementedError

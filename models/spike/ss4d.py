@@ -1,20 +1,22 @@
-"""SS4D: one spiking state-space layer, an S4D whose output drives LIF neurons, and a mix of their spikes.
+"""SS4D: one spiking state-space layer, an S4D whose output drives neurons, and a mix of their spikes.
 
 For the input u (B, H, L), time last::
 
     y = S4D(u) + D u          long convolution, per channel
     I = y / v_th              current in units of the threshold (folded into the kernel and D)
-    s = neuron(I)             spikes in {0, 1}
+    s = neuron(I)             spikes in {0, 1}, or what else a sdn.Neuron sends on
     z = dropout(GLU(W dropout(s) + b))      W (2H, H): the mix; dropout drops whole channels
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sdn.contract import require
 from sdn.errors import UserError
 from sdn.neurons import make_neuron
 
@@ -46,8 +48,9 @@ class SS4D(nn.Module):
         lr: learning rate of the kernel's Δ, A (and B, C with trainable_B); None for the optimizer's, 0 to freeze.
         dt_min, dt_max: range of Δ at initialisation.
         dropout: probability that a channel is silenced for the whole sequence, after the neuron and after the GLU.
-        neuron, tau, sdn, reset, u_r, learnable_tau, learnable_u_r: see :func:`sdn.neurons.make_neuron`, where ``sdn``
-            is ``weights``, a file.
+        neuron: the neuron, an ``nn.Module`` that keeps the contract of :class:`sdn.Neuron` (a plain module that maps
+            ``(B, H, L)`` to itself will do where nothing is streamed); or a function ``d_model -> neuron``; or a word
+            or mapping for :func:`sdn.neurons.make_neuron`. One without a threshold has no ``ln_vth``.
 
     Raises:
         UserError: an option is out of range.
@@ -65,13 +68,7 @@ class SS4D(nn.Module):
         dt_min: float = 1e-3,
         dt_max: float = 0.1,
         dropout: float = 0.0,
-        neuron: str = "sdn",
-        tau: float = 0.125,
-        sdn: str | None = None,
-        reset: str = "hard",
-        u_r: float = 0.0,
-        learnable_tau: bool = False,
-        learnable_u_r: bool = False,
+        neuron: nn.Module | Callable[[int], nn.Module] | str | Mapping[str, Any] = "sdn",
     ) -> None:
         super().__init__()
         if not 0.0 <= dropout < 1.0:
@@ -80,8 +77,10 @@ class SS4D(nn.Module):
         kernel = S4DKernelB if trainable_B else S4DKernel
         self.kernel = kernel(d_model, d_state, 2 if bidirectional else 1, lr, dt_min, dt_max)
         self.D = nn.Parameter(torch.randn(d_model))
+        neuron = _neuron(neuron, d_model)
+        learnable_vth = learnable_vth and getattr(neuron, "threshold", True)
         self.ln_vth = nn.Parameter(torch.zeros(1 if shared_vth else d_model)) if learnable_vth else None
-        self.neuron = make_neuron(neuron, tau, sdn, reset, u_r, learnable_tau, learnable_u_r, d_model)
+        self.neuron = neuron
         self.mix = Mix(d_model, dropout)
 
     def forward(
@@ -93,23 +92,29 @@ class SS4D(nn.Module):
         the last sample is returned; without one there is no state to return and no extra work.
         """
         inv_vth = self._inv_vth()
+        if not u.shape[-1]:
+            return torch.empty_like(u), state
         kernel = self.kernel(u.shape[-1], rate, inv_vth)
         current = fftconv(u, kernel, self.D if inv_vth is None else self.D * inv_vth)
+        binary = getattr(self.neuron, "binary", False)
         if state is None:
-            return self.mix(self.neuron(current)), None
+            return self.mix(self.neuron(current), binary), None
+        require(self.neuron, "streams")
         with torch.no_grad():
             from_state, modes = self._continue(u, state[0], rate)
-            s, membrane = self.neuron.scan(current + from_state, state[1])
-        return self.mix(s), (modes, membrane)
+            s, memory = self.neuron.scan(current + from_state, state[1])
+        return self.mix(s, binary), (modes, memory)
 
     def initial_state(
         self, batch: int, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> LayerState:
-        """Zeros: modes ``(batch, H, N)`` complex and membrane ``(batch, H)``; ``dtype`` is the real one."""
+        """Zeros: modes ``(batch, H, N)`` complex and what the neuron remembers; ``dtype`` is the real one."""
         self._refuse_bidirectional()
+        require(self.neuron, "streams")
         like = self.D.new_zeros(batch, self.d_model, device=device, dtype=dtype)
         like = like if like.dtype == torch.float64 else like.float()
-        return like.to(like.dtype.to_complex()).unsqueeze(-1).repeat(1, 1, self.kernel.n_modes), like
+        modes = like.to(like.dtype.to_complex()).unsqueeze(-1).repeat(1, 1, self.kernel.n_modes)
+        return modes, self.neuron.initial_state(batch, self.d_model, like.device, like.dtype)
 
     @torch.no_grad()
     def recurrence(self, rate: float = 1.0) -> Recurrence:
@@ -127,8 +132,8 @@ class SS4D(nn.Module):
         A, B, C, D = self.recurrence() if constants is None else constants
         modes = torch.addcmul(B * u.unsqueeze(-1), A, state[0])
         current = 2 * (C * modes).real.sum(-1) + D * u
-        s, membrane = self.neuron.step(current, state[1])
-        return self.mix.step(s), (modes, membrane)
+        s, memory = self.neuron.step(current, state[1])
+        return self.mix.step(s), (modes, memory)
 
     def _inv_vth(self) -> Tensor | None:
         return None if self.ln_vth is None else torch.exp(-self.ln_vth)
@@ -152,3 +157,12 @@ class SS4D(nn.Module):
                 "a bidirectional layer has no recurrent form, as every output depends on samples still to come; "
                 "train with bidirectional: false to stream"
             )
+
+
+def _neuron(given: nn.Module | Callable[[int], nn.Module] | str | Mapping[str, Any], d_model: int) -> nn.Module:
+    if isinstance(given, nn.Module):
+        return given
+    neuron = given(d_model) if callable(given) else make_neuron(given, d_model=d_model)
+    if not isinstance(neuron, nn.Module):
+        raise UserError(f"a neuron must be a torch.nn.Module, best a sdn.Neuron, not {type(neuron).__name__}")
+    return neuron

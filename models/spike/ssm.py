@@ -12,21 +12,39 @@ norm all read contiguous rows.
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdn.errors import UserError
+from sdn.lif import check_tau
+from sdn.network import ReducedSDN
+from sdn.neurons import SDNNeuron, make_neuron
 
+from .gate import check_sample
 from .lengths import check_lengths, real_steps
-from .norms import make_norm
+from .norms import make_norm, normed
 from .ss4d import SS4D, Recurrence
 from .state import State
 
 POSTNORMS: tuple[str, ...] = ("fixed", "legacy")
+NEURON_OPTIONS: dict[str, str] = {
+    "tau": "tau",
+    "sdn": "weights",
+    "reset": "reset",
+    "u_r": "u_r",
+    "learnable_tau": "learnable_tau",
+    "learnable_u_r": "learnable_u_r",
+    "surrogate": "surrogate",
+    "width": "width",
+}
+"""Keys of ``layer`` that belong to the neuron, and their names in :func:`sdn.neurons.make_neuron`."""
 
 
 class SpikingSSM(nn.Module):
@@ -42,7 +60,9 @@ class SpikingSSM(nn.Module):
             with ``prenorm: false`` has no norm (nor its dead parameters). Without effect on pre-norm models.
         mask_padding: use ``lengths``: padded samples are zero for the convolutions and stay out of batch norm's
             statistics, so that no output depends on its padding. Off as released: padding is a part of the signal.
-        layer: options of :class:`SS4D` (all but d_model and dropout).
+        layer: options of :class:`SS4D` (all but d_model and dropout). Beside ``neuron``, a word or a mapping, stand the
+            options of sdn, sltt and bptt: :data:`NEURON_OPTIONS`, as in :func:`sdn.neurons.make_neuron` (``sdn`` is a
+            file, or a :class:`sdn.ReducedSDN`). A neuron given as a module is copied into every layer.
 
     Raises:
         UserError: an option or a key of ``layer`` is not known, or out of range.
@@ -57,17 +77,19 @@ class SpikingSSM(nn.Module):
         norm: str | None = "layer",
         postnorm: str = "fixed",
         mask_padding: bool = False,
-        layer: Mapping[str, object] = MappingProxyType({}),
+        layer: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         if d_model < 1 or n_layers < 1:
             raise UserError(f"d_model and n_layers must be at least 1, not {d_model} and {n_layers}")
         if postnorm not in POSTNORMS:
             raise UserError(f"unknown postnorm {postnorm!r}; choose one of {', '.join(POSTNORMS)}")
-        options = _layer_options(layer)
+        options, make = _layer_options(layer)
         self.d_model = self.d_output = d_model
         self.prenorm, self.mask_padding = prenorm, mask_padding
-        self.layers = nn.ModuleList(SS4D(d_model, dropout=dropout, **options) for _ in range(n_layers))
+        self.layers = nn.ModuleList(
+            SS4D(d_model, dropout=dropout, neuron=make(d_model), **options) for _ in range(n_layers)
+        )
         if not prenorm and postnorm == "legacy":
             make_norm(norm, d_model)
             norm = "none"
@@ -92,14 +114,14 @@ class SpikingSSM(nn.Module):
                 raise UserError("a state continues equally long chunks; leave out lengths, or turn mask_padding off")
         x, after = x.transpose(1, 2).contiguous(), []
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            u = _normed(norm, x, mask) if self.prenorm else x
+            u = normed(norm, x, mask) if self.prenorm else x
             z, layer_state = layer(u if mask is None else u * mask, None if state is None else state[i], rate)
-            x = x + z if self.prenorm else _normed(norm, x + z, mask)
+            x = x + z if self.prenorm else normed(norm, x + z, mask)
             after.append(layer_state)
         return x.transpose(1, 2), None if state is None else after
 
     def initial_state(self, batch: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> State:
-        """The state before the first sample, one ``(modes, membrane)`` a layer (:mod:`models.spike.state`)."""
+        """The state before the first sample, one ``(modes, neuron)`` a layer (:mod:`models.spike.state`)."""
         return [layer.initial_state(batch, device, dtype) for layer in self.layers]
 
     def recurrence(self, rate: float = 1.0) -> list[Recurrence]:
@@ -116,6 +138,7 @@ class SpikingSSM(nn.Module):
         ``rate`` at every step.
         """
         self._refuse_training()
+        check_sample(x, state)
         constants, after = self.recurrence(rate) if constants is None else constants, []
         for layer, norm, memory, numbers in zip(self.layers, self.norms, state, constants, strict=True):
             z, memory = layer.step(norm(x) if self.prenorm else x, memory, numbers)
@@ -134,15 +157,51 @@ class SpikingSSM(nn.Module):
             raise UserError("a model streams with fixed statistics and no dropout; call model.eval() first")
 
 
-def _normed(norm: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
-    """A norm with a mask where there is one: Lightning's sync_batchnorm puts a torch module here that knows none."""
-    return norm(x) if mask is None else norm(x, mask)
-
-
-def _layer_options(layer: Mapping[str, object]) -> dict[str, object]:
-    allowed = [name for name in inspect.signature(SS4D).parameters if name not in ("d_model", "dropout")]
+def _layer_options(layer: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[int], nn.Module]]:
+    """``layer`` as options of SS4D without the neuron, and what makes the neuron of each layer."""
+    own = [name for name in inspect.signature(SS4D).parameters if name not in ("d_model", "dropout")]
+    allowed = [*own, *NEURON_OPTIONS]
     if not isinstance(layer, Mapping):
         raise UserError(f"layer must be a mapping of options, not {layer!r}; allowed are {', '.join(allowed)}")
     if unknown := [str(name) for name in layer if name not in allowed]:
         raise UserError(f"unknown layer option {', '.join(unknown)}; allowed are {', '.join(allowed)}")
-    return dict(layer)
+    options = {name: value for name, value in layer.items() if name in own}
+    of_neuron = {NEURON_OPTIONS[name]: value for name, value in layer.items() if name in NEURON_OPTIONS}
+    given = options.pop("neuron", "sdn")
+    if isinstance(given, nn.Module):
+        return options, lambda _: copy.deepcopy(given)
+    if callable(given):
+        return options, given
+    return options, lambda d_model: make_neuron(given, d_model=d_model, **of_neuron)
+
+
+def with_sdn_from(
+    tensors: Mapping[str, Tensor], layer: Mapping[str, Any], prefix: str = "backbone."
+) -> Mapping[str, Any]:
+    """The options ``layer`` of a network whose weights are at hand, with its SDNs taken from them, not from a file.
+
+    ``SpikingSSM(d_model, layer=with_sdn_from(tensors, layer))`` builds the network of a checkpoint whose SDN file is
+    gone; its weights are loaded afterwards as usual. Other neurons than "sdn" are left as they are.
+
+    Args:
+        tensors: the state by name; the SDN of layer i under ``{prefix}layers.{i}.neuron.sdn.``.
+
+    Raises:
+        UserError: when the network is built: no SDN among the weights, or a damaged one.
+    """
+    if not isinstance(layer, Mapping):
+        return layer  # refused when the network is built
+    neuron = layer.get("neuron", "sdn")
+    own = dict(neuron) if isinstance(neuron, Mapping) else {}
+    if (own.get("_name_") if own else neuron) != "sdn":
+        return layer
+    options = {key: (own if own else layer).get(key) for key in ("tau", "surrogate", "width")}
+    tau = check_tau(0.125 if options["tau"] is None else options["tau"])
+    numbers = itertools.count()
+
+    def make(d_model: int) -> SDNNeuron:
+        start = f"{prefix}layers.{next(numbers)}.neuron.sdn."
+        weights = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+        return SDNNeuron(ReducedSDN(weights, tau), options["surrogate"] or "triangle", options["width"])
+
+    return {key: value for key, value in layer.items() if key not in NEURON_OPTIONS} | {"neuron": make}

@@ -10,8 +10,8 @@ recurrence runs in float32 at least; spikes and dI have the dtype of I. R and L 
     *before* the steps 0, SEAM, 2 SEAM ...: all the backward pass needs, since from its seam every block of SEAM steps
     is recomputed without the others. ``tau``, ``v_th``, ``u_r``: ``(H,)``.
 
-``lif_backward(grad, I, seams, tau, v_th, u_r, soft, through_time, want_sums) -> (dI, sums)``
-    With g_t the gradient at u'_t, the potential before the spike, and psi of :mod:`sdn.surrogate`::
+``lif_backward(grad, I, seams, tau, v_th, u_r, soft, through_time, want_sums, surrogate=TRIANGLE) -> (dI, sums)``
+    With g_t the gradient at u'_t, the potential before the spike, and psi the ``surrogate`` of :mod:`sdn.surrogate`::
 
         g_t = grad_t psi(u'_t - 1) + through_time * (soft or not s_t) * tau * g_{t+1},      dI = g / v_th
 
@@ -29,7 +29,7 @@ recurrence runs in float32 at least; spikes and dI have the dtype of I. R and L 
 
     ``mem (R, L)`` has the dtype of the potentials; ``(0, L)`` unless ``keep_mem``.
 
-``sdn_backward(grad, I, mem, v_th, want_sums) -> (dI, sums)``
+``sdn_backward(grad, I, mem, v_th, want_sums, surrogate=TRIANGLE) -> (dI, sums)``
     Elementwise, mem a constant: g_t = grad_t psi(mem_t + x_t - 1), dI = g / v_th; ``sums (R,)``: -sum g_t I_t / v_th^2.
 """
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import SEAM, lanes, reduced
+from ..surrogate import TRIANGLE, Surrogate
+from . import SEAM, lanes, plain, reduced
 from .lanes import BLOCK, LANES
 from .threads import spread
 
@@ -116,8 +117,11 @@ def lif_backward(
     soft: bool,
     through_time: bool,
     want_sums: bool,
+    surrogate: Surrogate = TRIANGLE,
 ) -> tuple[Tensor, Tensor]:
     """See :mod:`sdn.kernels`."""
+    if surrogate != TRIANGLE:
+        return plain.lif_backward(grad, I, seams, tau, v_th, u_r, soft, through_time, want_sums, surrogate)
     out = _new(I)
     sums = tau.new_zeros(3, I.shape[0] if want_sums else 0)
     neuron = (tau, v_th, u_r, soft)
@@ -187,8 +191,12 @@ def sdn_forward(
     return s, mem
 
 
-def sdn_backward(grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want_sums: bool) -> tuple[Tensor, Tensor]:
+def sdn_backward(
+    grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want_sums: bool, surrogate: Surrogate = TRIANGLE
+) -> tuple[Tensor, Tensor]:
     """See :mod:`sdn.kernels`."""
+    if surrogate != TRIANGLE:
+        return plain.sdn_backward(grad, I, mem, v_th, want_sums, surrogate)
     out = _new(I)
     sums = mem.new_zeros(I.shape[0] if want_sums else 0)
     threshold = _array(mem.new_empty(0) if v_th is None else v_th)

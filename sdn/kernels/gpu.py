@@ -14,6 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..surrogate import TRIANGLE, Surrogate
 from . import SEAM
 
 if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 3):
@@ -65,6 +66,10 @@ def _options(I: Tensor, v_th: Tensor | None, soft: bool) -> dict[str, Any]:
     return {"SCALED": v_th is not None, "SOFT": soft, "RAGGED": I.shape[1] % TILE.value != 0, "SEAM": SEAM, **EXACT}
 
 
+def _psi(surrogate: Surrogate) -> dict[str, Any]:
+    return {"PSI": surrogate.name, "SHARP": 1 / surrogate.width}
+
+
 def lif_forward(
     I: Tensor, tau: Tensor, v_th: Tensor | None, u_r: Tensor, soft: bool, u0: Tensor | None, chunk: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,6 +108,7 @@ def lif_backward(
     through_time: bool,
     want_sums: bool,
     chunk: int | None = None,
+    surrogate: Surrogate = TRIANGLE,
 ) -> tuple[Tensor, Tensor]:
     """``(dI, sums)``; ``chunk`` as in :func:`lif_forward`. The sums are taken in a fixed order."""
     R, L = I.shape
@@ -113,7 +119,7 @@ def lif_backward(
     chunks, tiles = triton.cdiv(L, chunk), triton.cdiv(R, ROWS.value)
     sums = seams.new_empty(chunks, 3, R if want_sums else 0)
     grad, neuron, sizes = grad.contiguous(), _neuron(tau, v_th, u_r), (R, tau.numel(), L, chunk)
-    options = {"SUMS": want_sums, **_options(I, v_th, soft)}
+    options = {"SUMS": want_sums, **_psi(surrogate), **_options(I, v_th, soft)}
     with _on(I):
         if not through_time:
             lif_back_local[tiles, chunks](grad, I, seams, dI, sums, *neuron, *sizes, **options)
@@ -161,7 +167,9 @@ def sdn_forward(
     return s, mem
 
 
-def sdn_backward(grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want_sums: bool) -> tuple[Tensor, Tensor]:
+def sdn_backward(
+    grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want_sums: bool, surrogate: Surrogate = TRIANGLE
+) -> tuple[Tensor, Tensor]:
     """``(dI, sums)``; the sums are taken in a fixed order."""
     R, L = I.shape
     dI = torch.empty_like(I)
@@ -174,6 +182,6 @@ def sdn_backward(grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want
     with _on(I):
         sdn_back[R, chunks](
             grad.contiguous(), I, mem, threshold, dI, sums, R, H, L, chunk,
-            SCALED=scaled, SUMS=want_sums, STEPS=steps, num_warps=_warps(steps),
+            SCALED=scaled, SUMS=want_sums, STEPS=steps, num_warps=_warps(steps), **_psi(surrogate),
         )  # fmt: skip
     return dI, sums.sum(0)

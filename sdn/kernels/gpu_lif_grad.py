@@ -42,6 +42,7 @@ def _store_sums(sums, of_tau, of_v_th, of_u_r, row, R):
 def lif_back_local(
     grad, I, seams, dI, sums, taus, v_ths, u_rs, R, H, L, chunk,
     SCALED: tl.constexpr, SOFT: tl.constexpr, RAGGED: tl.constexpr, SUMS: tl.constexpr, SEAM: tl.constexpr,
+    PSI: tl.constexpr, SHARP: tl.constexpr,
 ):  # fmt: skip
     """``sltt``: g_t = grad_t psi(u'_t - 1), chunk ``program_id(1)`` from its seam."""
     row = rows_here()
@@ -60,7 +61,7 @@ def lif_back_local(
         next_x = load_tile(I, row, R, L, t + TILE, end, RAGGED)
         next_g = load_tile(grad, row, R, L, t + TILE, end, RAGGED)
         before, previous, u = tile(x, u, tau, u_r, SOFT)
-        g = g * psi(before - 1)
+        g = g * psi(before - 1, PSI, SHARP)
         if SUMS:
             of_tau += tl.sum(g * previous, axis=1)
             if SCALED:
@@ -92,7 +93,7 @@ def _potentials(
 def lif_back(
     grad, I, seams, offset, slope, dI, sums, taus, v_ths, u_rs, R, H, L, chunk, chunks,
     SCALED: tl.constexpr, SOFT: tl.constexpr, RAGGED: tl.constexpr, SUMS: tl.constexpr, SEAM: tl.constexpr,
-    ENDS: tl.constexpr,
+    PSI: tl.constexpr, SHARP: tl.constexpr, ENDS: tl.constexpr,
 ):  # fmt: skip
     """``bptt``: g_t = grad_t psi(u'_t - 1) + (soft or not s_t) tau g_{t+1}, chunk ``program_id(1)``, backwards.
 
@@ -132,7 +133,7 @@ def lif_back(
             before, previous, _ = tile(x, u, tau, u_r, SOFT)
             if ENDS:
                 _, _, share = tile_back(tl.zeros_like(before), before, share, tau, SOFT)
-            g, laters, later = tile_back(g * psi(before - 1), before, later, tau, SOFT)
+            g, laters, later = tile_back(g * psi(before - 1, PSI, SHARP), before, later, tau, SOFT)
             if not ENDS:
                 store_tile(dI, g * inverse[:, None], row, R, L, t, end, RAGGED)
                 if SUMS:

@@ -62,7 +62,7 @@ def sdn_spikes(
 @triton.jit
 def sdn_back(
     grad, I, mem, v_th, dI, sums, R, H, L, chunk,
-    SCALED: tl.constexpr, SUMS: tl.constexpr, STEPS: tl.constexpr,
+    SCALED: tl.constexpr, SUMS: tl.constexpr, PSI: tl.constexpr, SHARP: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
     """dI = grad psi(mem + x - 1) / v_th in chunk ``program_id(1)`` of row ``program_id(0)``; sums: ``(chunks, R)``."""
     row, c = tl.program_id(0), tl.program_id(1)
@@ -79,7 +79,7 @@ def sdn_back(
             threshold = tl.load(v_th + row % H)
             x = divide(x, threshold)
             g = divide(g, threshold)
-        g = g * psi(predicted + x - 1)
+        g = g * psi(predicted + x - 1, PSI, SHARP)
         if SUMS:
             total -= g * x
         tl.store(dI + start + t, g.to(dI.dtype.element_ty), mask=t < end)

@@ -43,10 +43,19 @@ def real(x):
 
 
 @triton.jit
-def psi(v):
-    """max(0, 1 - |v|); NaN stays NaN."""
-    w = 1 - tl.abs(v)
-    return tl.where(w < 0, 0.0, w)
+def psi(v, PSI: tl.constexpr, SHARP: tl.constexpr):
+    """The surrogate gradient ``PSI`` of :mod:`sdn.surrogate` of width 1 / ``SHARP`` at v; NaN stays NaN."""
+    z = tl.abs(v) * SHARP
+    if PSI == "triangle":
+        w = 1 - z
+        return tl.where(w < 0, 0.0, w) * SHARP
+    elif PSI == "rectangle":
+        return tl.where(z < 1, 0.5 * SHARP, 0.0).to(z.dtype)
+    elif PSI == "sigmoid":
+        e = tl.exp(-z)
+        return e / ((1 + e) * (1 + e)) * SHARP
+    else:
+        return SHARP / (3.141592653589793 * (1 + z * z))
 
 
 @triton.jit

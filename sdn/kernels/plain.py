@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from ..surrogate import triangle
+from ..surrogate import TRIANGLE, Surrogate
 from . import SEAM
 
 _EAGER_ROUNDS = 4
@@ -100,6 +100,7 @@ def lif_backward(
     soft: bool,
     through_time: bool,
     want_sums: bool,
+    surrogate: Surrogate = TRIANGLE,
 ) -> tuple[Tensor, Tensor]:
     """See :mod:`sdn.kernels`."""
     (R, L), sums = I.shape, tau.new_zeros(3, I.shape[0] if want_sums else 0)
@@ -113,7 +114,7 @@ def lif_backward(
     tau, u_r = _lanes(tau, R, blocks), _lanes(u_r, R, blocks)
     potential = x.clone()
     _scan(potential, seams, tau, u_r, soft)
-    g = _blocks(grad, tau.dtype) * triangle(potential - 1)
+    g = _blocks(grad, tau.dtype) * surrogate(potential - 1)
     carry = torch.zeros_like(seams)
     if through_time:
         carry = _follow(
@@ -180,10 +181,12 @@ def sdn_forward(
 
 
 @torch.no_grad()
-def sdn_backward(grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want_sums: bool) -> tuple[Tensor, Tensor]:
+def sdn_backward(
+    grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want_sums: bool, surrogate: Surrogate = TRIANGLE
+) -> tuple[Tensor, Tensor]:
     """See :mod:`sdn.kernels`."""
     x = _scaled(I, v_th, mem.dtype)
-    g = grad * triangle(mem + x - 1)
+    g = grad * surrogate(mem + x - 1)
     sums = mem.new_zeros(len(I) if want_sums else 0)
     if v_th is None:
         return g.to(I.dtype), sums

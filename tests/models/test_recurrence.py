@@ -47,7 +47,8 @@ def _assert_same_state(got, want):
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
 def test_layer_in_parallel_equals_its_steps(trainable_B, neuron):
     torch.manual_seed(0)
-    layer = SS4D(16, 8, trainable_B=trainable_B, **neuron).double().eval()
+    options = {"_name_" if key == "neuron" else key: value for key, value in neuron.items()}
+    layer = SS4D(16, 8, trainable_B=trainable_B, neuron=options).double().eval()
     layer.ln_vth.data.normal_(std=0.3)
     u, spikes = torch.randn(2, 16, 300, dtype=torch.float64), []
     layer.neuron.register_forward_hook(lambda module, args, s: spikes.append(s))

@@ -11,13 +11,25 @@ import pytest
 import yaml
 
 from models.spike.ss4d import SS4D
+from models.spike.ssm import NEURON_OPTIONS
 from src.config import CONFIGS, compose
 from src.registry import REGISTRY, lookup
 
 STORED = json.loads((Path(__file__).parent / "compositions.json").read_text(encoding="utf-8"))
 """Flat configurations as composed before pipelines could set keys of the model: those common to all, and its own."""
 
-ADDED: dict[str, Any] = {"loader.bucket": 0, "scheduler.rebound": False, "model.layer.learnable_u_r": False}
+ADDED: dict[str, Any] = {
+    "dataset.permutation": None,
+    "dataset.permutation_seed": 0,
+    "loader.bucket": 0,
+    "scheduler.rebound": False,
+    "model.layer.learnable_u_r": False,
+    "callbacks.best.save_top_k": 1,
+    "callbacks.last.every_n_minutes": 10,
+    "train.overwrite": False,
+    "model.layer.surrogate": "triangle",
+    "model.layer.width": None,
+}
 """Keys that came later; their value changes nothing."""
 
 CHANGED: dict[str, dict[str, Any]] = {name: {"loader.bucket": 50} for name in ("aan", "imdb", "listops")}
@@ -69,7 +81,7 @@ def parameters(target: Any, *leave_out: str) -> set[str]:
 def test_the_models_yaml_names_every_option_of_the_model():
     shipped = yaml.safe_load((CONFIGS / "model/spikingssm.yaml").read_text(encoding="utf-8"))
     assert set(shipped) - {"_name_"} == parameters(lookup("model", "spikingssm"))
-    assert set(shipped["layer"]) == parameters(SS4D, "d_model", "dropout")
+    assert set(shipped["layer"]) == parameters(SS4D, "d_model", "dropout") | set(NEURON_OPTIONS)
 
 
 @pytest.mark.parametrize(("group", "path"), FEEDS, ids=lambda part: getattr(part, "stem", part))
