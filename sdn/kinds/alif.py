@@ -28,7 +28,7 @@ State: TypeAlias = tuple[Tensor, Tensor]
 
 
 class ALIF(Neuron):
-    """Learns tau, rho and beta of every channel: sigmoid(``logit_tau``), sigmoid(``logit_rho``), softplus(``raw_beta``).
+    """Learns tau = sigmoid(``logit_tau``), rho = sigmoid(``logit_rho``), beta = softplus(``raw_beta``), a channel each.
 
     Args:
         d_model: channels H.
