@@ -16,24 +16,12 @@ class UserError(Exception):
     """A mistake the user can mend. Its text is the whole message; no traceback is shown at the door."""
 
 
-class Stopped(BaseException):
-    """The user or the system asked the process to stop; ``number`` is the signal, the text says where to go on.
-
-    Like :class:`KeyboardInterrupt` no ``except Exception`` holds it up, and libraries that end the process at that one
-    let this one pass.
-    """
-
-    def __init__(self, number: int, text: str = "") -> None:
-        super().__init__(text)
-        self.number = number
-
-
 def door(main: Callable[..., int | None]) -> Callable[..., int]:
     """Wrap a command's entry point: returns its exit code and never shows a traceback for a user's mistake.
 
     :class:`UserError`, a file system that refuses (full, read-only, ...) and too little memory end with one line on
-    stderr and code 2, Ctrl-C with code 130 and SIGTERM, where a command listens to it, with 143. Anything else is a
-    bug of ours and keeps its traceback. Doors import torch inside, after :mod:`sdn.waiting`.
+    stderr and code 2, Ctrl-C (with the text of the :class:`KeyboardInterrupt`) with code 130. Anything else is a bug
+    of ours and keeps its traceback. Doors import torch inside, after :mod:`sdn.waiting`.
     """
 
     @functools.wraps(main)
@@ -48,8 +36,8 @@ def door(main: Callable[..., int | None]) -> Callable[..., int]:
             with contextlib.suppress(Exception):  # else Python complains once more when it flushes at its end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _say("stopped: nobody reads the output any more", 141)
-        except (KeyboardInterrupt, Stopped) as stop:
-            return _say(str(stop) or "stopped by the user", 128 + getattr(stop, "number", 2))
+        except KeyboardInterrupt as stop:
+            return _say(str(stop) or "stopped by the user", 130)
         except Exception as error:
             if (text := _explained(error)) is None:
                 raise

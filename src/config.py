@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sdn import named
 from sdn.errors import UserError
+from src.inherit import Composed
 from src.paths import resolve
 from src.registry import REGISTRY, check_arguments, lookup, suggestion
 
@@ -42,7 +43,7 @@ def compose(*overrides: str) -> dict[str, Any]:
     register_resolvers()
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return plain(compose("config", without_other_experiment(overrides)))
+            return Composed(plain(compose("config", without_other_experiment(overrides))), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
 
@@ -81,6 +82,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
     layer = values["model"].get("layer") or {}
     if layer.get("sdn"):
         layer["sdn"] = str(resolve(layer["sdn"]))  # the run changes into its own folder
+    for key in ("path", "data_dir"):
+        value = (values["dataset"] or {}).get(key)
+        if isinstance(value, str) and resolve(value).exists():  # so that a checkpoint finds them from any folder
+            values["dataset"][key] = str(resolve(value))
     return values
 
 

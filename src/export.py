@@ -1,8 +1,9 @@
-"""``python -m src.export CKPT FILE``: a trained network as one safetensors file, or its step as ONNX.
+"""``python -m src.export CKPT FILE``: a trained network as one safetensors file, as ONNX, or as a page that runs it.
 
 The ending of FILE decides: ``.safetensors`` is read back by ``models.spike.load`` without Hydra or Lightning,
 ``.onnx`` by any ONNX runtime. Both carry what a user needs: class names, input scaling, sampling step, tokens, tau, and
-from the run's ``record.json`` its command, versions and figures.
+from the run's ``record.json`` its command, versions and figures. ``.html`` is a page for any browser, with weights,
+engine and samples of the test set inside; it may hold several networks, also network files and shipped ones, by name.
 """
 
 from __future__ import annotations
@@ -21,27 +22,46 @@ if TYPE_CHECKING:
     from src.module import SequenceModule
 
 
+ENDINGS: tuple[str, ...] = (".safetensors", ".onnx", ".html")
+
+
 @door
 def main(argv: list[str] | None = None) -> None:
-    """Convert one checkpoint."""
+    """Convert one checkpoint, or make a page of one or more networks."""
     parser = argparse.ArgumentParser(prog="python -m src.export", description=__doc__)
-    parser.add_argument("checkpoint", help="a checkpoint of python -m train")
-    parser.add_argument("file", type=Path, help="where to: NAME.safetensors or NAME.onnx")
+    parser.add_argument("network", nargs="+", help="a checkpoint of python -m train; for a page also a network file")
+    parser.add_argument("file", type=Path, help="where to: NAME.safetensors, NAME.onnx or NAME.html")
+    parser.add_argument("--samples", type=int, help="page: samples of the test set (default 100, fewer if long)")
+    parser.add_argument("--view", help="page: image, to draw on, or series (default: by the data)")
+    parser.add_argument("--name", action="append", default=[], help="page: what a network is called, once for each")
     parser.add_argument("--allow", action=Allow)
-    options = parser.parse_args(argv)
-    if options.file.suffix not in (".safetensors", ".onnx"):
-        raise UserError(f"the file must end in .safetensors or .onnx, not {options.file.suffix or options.file.name!r}")
+    options = parser.parse_intermixed_args(argv)  # options may stand between networks and file
+    ending = options.file.suffix
+    if ending not in ENDINGS:
+        raise UserError(
+            f"the file must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, not {ending or options.file.name}"
+        )
+    if ending == ".html":
+        from src.live.page import export_page
+
+        export_page(options.network, options.file, options.name, options.samples, options.view)
+    else:
+        if len(options.network) > 1 or options.samples is not None or options.view or options.name:
+            raise UserError("several networks, --samples, --view and --name are for a page; let the file end in .html")
+        _export_one(options.network[0], options.file)
+    print(f"wrote {options.file} ({options.file.stat().st_size / 2**20:.2f} MiB)")
+
+
+def _export_one(checkpoint: str, file: Path) -> None:
     from models.spike.export import export_onnx
     from models.spike.network import save
     from src.module import SequenceModule
 
-    module = SequenceModule.from_checkpoint(options.checkpoint)
-    network = network_of(module, **run_facts(options.checkpoint))
-    if options.file.suffix == ".onnx":
-        export_onnx(network, options.file)
+    network = network_of(SequenceModule.from_checkpoint(checkpoint), **run_facts(checkpoint))
+    if file.suffix == ".onnx":
+        export_onnx(network, file)
     else:
-        save(network, options.file)
-    print(f"wrote {options.file} ({options.file.stat().st_size / 2**20:.2f} MiB)")
+        save(network, file)
 
 
 def run_facts(path: str | Path) -> dict[str, Any]:
@@ -82,7 +102,13 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
         "model": model,
         "encoder": _encoder(module),
         "decoder": _decoder(module),
-        "facts": {"dataset": config["dataset"].get("_name_"), **_tau(module), **module.facts(), **facts},
+        "facts": {
+            "dataset": config["dataset"].get("_name_"),
+            **_options(config["dataset"]),
+            **_tau(module),
+            **module.facts(),
+            **facts,
+        },
     }
     parts = ("backbone.", "encoder.", "decoder.")
     tensors = {name: value for name, value in module.state_dict().items() if name.startswith(parts)}
@@ -90,6 +116,12 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
         head = module.task.head.state_dict()
         tensors |= {f"decoder.{name}": value for name, value in head.items()}
     return build(spec, tensors).eval()
+
+
+def _options(dataset: dict[str, Any]) -> dict[str, Any]:
+    """``{"dataset_options": ...}``, what makes the data what they are: their config but for name and place."""
+    options = {key: value for key, value in dataset.items() if key not in ("_name_", "data_dir")}
+    return {"dataset_options": options} if options else {}
 
 
 def _tau(module: SequenceModule) -> dict[str, float]:
@@ -109,7 +141,12 @@ def _encoder(module: SequenceModule) -> dict[str, Any]:
         options = {key: value for key, value in module.config["encoder"].items() if key != "_name_"}
         read = {"d_input": data.d_input} if data.n_tokens is None else {"n_tokens": data.n_tokens}
         return {"kind": "conv", **read, **options}
-    return {"kind": "adaptive", "n_tokens": data.n_tokens, "cutoffs": list(task["cutoffs"]), "div_val": task["div_val"]}
+    return {
+        "kind": "adaptive",
+        "n_tokens": data.n_tokens,
+        "cutoffs": list(module.task.encoder.cutoffs),
+        "div_val": task["div_val"],
+    }
 
 
 def _decoder(module: SequenceModule) -> dict[str, Any]:

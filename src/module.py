@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,6 +19,7 @@ from src.dataloaders.base import SequenceData
 from src.dataloaders.loading import Loader, LoaderOptions, Shard
 from src.optim import make_optimizer
 from src.registry import build, check_arguments
+from src.same_batches import SameBatches
 from src.schedule import make_scheduler
 from src.tasks.base import Shapes, Task
 from src.tasks.metrics import Totals
@@ -60,17 +60,18 @@ class SequenceModule(pl.LightningModule):
         part = self.config[kind]
         if part and part.get("_name_") is not None:
             return build(kind, part, data, width)
-        return of_task if of_task is not None else nn.Identity()
+        if of_task is None:
+            choice = ("encoder=embedding" if data.n_tokens else "encoder=linear", "decoder=sequence")[kind == "decoder"]
+            raise UserError(f"{kind}=none, but this task brings no {kind} of its own; choose {choice}")
+        return of_task
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, map_location: str | torch.device = "cpu") -> SequenceModule:
         """The model of a checkpoint with its weights, in evaluation mode, without its data set."""
         from src.checkpoint import load_checkpoint
+        from src.restore import module_of
 
-        checkpoint = load_checkpoint(path, map_location)
-        module = cls(checkpoint["config"], SimpleNamespace(**checkpoint["shapes"], facts=checkpoint.get("facts", {})))
-        module.load_state_dict(checkpoint["state_dict"])
-        return module.eval()
+        return module_of(load_checkpoint(path), path).to(map_location).eval()
 
     def facts(self) -> dict[str, Any]:
         """What a user of the trained network must know of its data, see :meth:`SequenceData.facts`."""
@@ -134,8 +135,12 @@ class SequenceModule(pl.LightningModule):
     def _shard(self) -> Shard:
         return Shard(self.trainer.global_rank, self.trainer.world_size)
 
-    def train_dataloader(self) -> Loader:
-        return self.data.train_loader(self._options(), self._shard(), self.config["train"]["seed"])
+    def train_dataloader(self) -> Loader | SameBatches:
+        loader = self.data.train_loader(self._options(), self._shard(), self.config["train"]["seed"])
+        wanted = getattr(self.trainer, "overfit_batches", 0)
+        if not wanted:
+            return loader
+        return SameBatches(loader, wanted if isinstance(wanted, int) else max(1, int(len(loader) * wanted)))
 
     def val_dataloader(self) -> list[Loader]:
         return self._eval_loaders("val")
@@ -160,12 +165,22 @@ class SequenceModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run, from epochs, data, limits and accumulation."""
+        """Optimizer steps of the whole run, from epochs, data, limits and accumulation.
+
+        Raises:
+            UserError: the run has no end but its time.
+        """
         trainer = self.trainer
+        epochs = 1000 if trainer.max_epochs is None else trainer.max_epochs  # Lightning's own default
+        if epochs < 0 and trainer.max_steps <= 0:
+            raise UserError(
+                "this schedule falls towards the end of the run, and a run without trainer.max_epochs or "
+                "trainer.max_steps has none; give one of them, or scheduler.num_training_steps, or scheduler=constant"
+            )
         batches = len(self.train_dataloader())
         limit = trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        steps = -(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
+        steps = -(-batches // trainer.accumulate_grad_batches) * max(0, epochs)
         if trainer.max_steps > 0:
             steps = min(steps, trainer.max_steps) if steps > 0 else trainer.max_steps
         return max(1, steps)
@@ -179,7 +194,7 @@ class SequenceModule(pl.LightningModule):
         if dist.is_available() and dist.is_initialized():
             everyone = [None] * dist.get_world_size()
             dist.all_gather_object(everyone, own)
-        checkpoint["config"] = self.config
+        checkpoint["config"] = dict(self.config)
         checkpoint["shapes"] = {name: getattr(self.data, name, None) for name in Shapes.__annotations__}
         checkpoint["facts"] = self.facts()
         checkpoint["processes"] = everyone

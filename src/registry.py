@@ -24,6 +24,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "arrays": "src.dataloaders.arrays.Arrays",
         "audio": "src.dataloaders.audio.Audio",
         "cifar": "src.dataloaders.cifar.CIFAR",
+        "corpus": "src.dataloaders.corpus.Corpus",
         "digits": "src.dataloaders.digits.Digits",
         "gesture": "src.dataloaders.gesture.Gesture",
         "hub": "src.dataloaders.hub.Hub",
@@ -35,6 +36,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "sc": "src.dataloaders.speech.SpeechCommands",
         "table": "src.dataloaders.table.Table",
         "text": "src.dataloaders.text.Text",
+        "ucr": "src.dataloaders.ucr.UCR",
         "wikitext": "src.dataloaders.wikitext.WikiText",
     },
     "model": {"spikingssm": "models.spike.ssm.SpikingSSM"},
@@ -70,7 +72,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     "callback": {
         "best": "src.callbacks.checkpoint.Best",
         "early_stopping": "pytorch_lightning.callbacks.EarlyStopping",
-        "ema": "pytorch_lightning.callbacks.EMAWeightAveraging",
+        "ema": "src.callbacks.averaging.EMA",
         "firing_rate": "src.callbacks.firing_rate.FiringRate",
         "grad_norms": "src.callbacks.grad_norms.GradientNorms",
         "last": "src.callbacks.checkpoint.Last",
@@ -78,7 +80,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "nan_guard": "src.callbacks.nan_guard.NanGuard",
         "parameters": "src.callbacks.parameters.ParameterCount",
         "progress": "src.callbacks.progress.progress",
-        "swa": "pytorch_lightning.callbacks.StochasticWeightAveraging",
+        "swa": "src.callbacks.averaging.SWA",
         "timer": "src.callbacks.timer.Timer",
     },
 }

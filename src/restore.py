@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from models.spike.ssm import with_sdn_from
 from sdn.errors import UserError
-from src.checkpoint import load_checkpoint
+from src.checkpoint import load_checkpoint, load_weights, misfit
 from src.dataloaders.base import SequenceData
 from src.dataloaders.loading import LoaderOptions, Shard, make_loader
 from src.module import SequenceModule
 from src.registry import build
+
+SDN = ".neuron.sdn."
+"""In the names of an SDN's weights."""
 
 
 def restore(path: str | Path) -> tuple[SequenceModule, SequenceData]:
@@ -30,9 +35,74 @@ def restore(path: str | Path) -> tuple[SequenceModule, SequenceData]:
     data = build("dataset", checkpoint["config"]["dataset"])
     data.prepare()
     data.setup()
-    module = SequenceModule(checkpoint["config"], data)
-    module.load_state_dict(checkpoint["state_dict"])
-    return module.eval(), data
+    return module_of(checkpoint, path, data=data).eval(), data
+
+
+def module_of(
+    checkpoint: Mapping[str, Any],
+    source: str | Path,
+    config: Mapping[str, Any] | None = None,
+    data: SequenceData | None = None,
+) -> SequenceModule:
+    """The module of a checkpoint with its weights. An SDN is taken from the weights: its file may be gone.
+
+    Nothing is allocated before the shapes of the tensors in the file are those of the network described.
+
+    Args:
+        source: the checkpoint's name, for messages.
+        config: another configuration than the checkpoint's.
+        data: the prepared data; by default the widths that the checkpoint remembers.
+
+    Raises:
+        UserError: configuration and weights do not belong together, or the configuration is no such thing.
+    """
+    config = checkpoint["config"] if config is None else config
+    widths = {**checkpoint["shapes"], "facts": checkpoint.get("facts", {})}
+    data = SimpleNamespace(**widths) if data is None else data
+    weights = checkpoint["state_dict"]
+    _check_layers(config, weights, source)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            with torch.device("meta"):
+                sketch = _assemble(config, data, weights)
+            if config is not checkpoint["config"]:
+                weights = _same_neurons(sketch.state_dict(), weights)
+            if (difference := misfit(sketch.state_dict(), weights)) is not None:
+                raise UserError(
+                    f"the weights in {source} do not fit the network that the configuration describes: {difference}"
+                )
+            module = _assemble(config, data, weights)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, RuntimeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+        raise UserError(f"the configuration in {source} {reason}") from error
+    load_weights(module, weights, source)
+    return module
+
+
+def _same_neurons(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights`` for a network that is judged with an exact neuron instead of its SDN, or with an SDN instead."""
+    kept = {name: value for name, value in weights.items() if SDN not in name or name in own}
+    return {name: value for name, value in own.items() if SDN in name} | kept
+
+
+def _check_layers(config: Mapping[str, Any], weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """The depth before anything is built: a description may ask for a thousand million layers."""
+    found = {name.split(".")[2] for name in weights if name.startswith("backbone.layers.")}
+    model = config.get("model")
+    asked = model.get("n_layers") if isinstance(model, Mapping) else None
+    if isinstance(asked, int) and found and asked != len(found):
+        raise UserError(f"the weights in {source} are of {len(found)} layers, not of {asked} (model.n_layers)")
+
+
+def _assemble(config: Mapping[str, Any], data: Any, weights: Mapping[str, Tensor]) -> SequenceModule:
+    """The module with fresh weights, and with the SDN that ``weights`` holds."""
+    model = config["model"]
+    layer = model.get("layer") or {}
+    if any(SDN in name for name in weights):
+        layer = with_sdn_from(weights, layer)
+    module = SequenceModule({**config, "model": {**model, "layer": layer}}, data)
+    module.config = config
+    return module
 
 
 def refuse_nan(weights: Mapping[str, Tensor], path: str | Path) -> None:

@@ -83,7 +83,12 @@ def make_scheduler(
     name = config.get("_name_")
     target = lookup("scheduler", name) if name is not None else None
     if target is not None and "num_training_steps" in inspect.signature(target).parameters:
-        steps = config.get("num_training_steps") or total_steps()
+        steps = config.get("num_training_steps")
+        if steps is None:
+            # a constant rate has no end to know of, unless its warm-up is a part of the run
+            warmup = config.get("warmup") or 0
+            endless = name == "constant" and (warmup == 0 or warmup >= 1)
+            steps = 1 + int(warmup) if endless else total_steps()
         scheduler = build("scheduler", {**config, "num_training_steps": steps}, optimizer)
         return {"scheduler": scheduler, "interval": "step"}
     extra = {"mode": mode} if isinstance(target, type) and issubclass(target, ReduceLROnPlateau) else {}

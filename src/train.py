@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -21,10 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 from sdn.errors import UserError, door
 from sdn.files import write_text
 from src.config import CONFIGS, explain, plain, register_resolvers, without_other_experiment
+from src.inherit import Composed
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from src.callbacks.interruption import Stopped
     from src.module import SequenceModule
 
 MODES = ("fit", "validate", "test")
@@ -53,13 +56,21 @@ def _job(config: DictConfig) -> float | None:
     if HydraConfig.get().runtime.choices.get("experiment") == "none":
         log.info("no experiment: model, optimizer and trainer have the values of their own files, see --cfg job")
     results: dict[str, Any] = {}
-    if code := door(lambda: results.update(run(plain(config))))():
+
+    def work() -> None:
+        named = [str(word) for word in HydraConfig.get().overrides.task]
+        results.update(run(Composed(plain(config), named)))
+
+    if code := door(work)():
         sys.exit(code)
     return results.get("best")
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
-    """Do what ``train.mode`` says in the current folder, with a configuration from :func:`src.config.plain`.
+    """Do what ``train.mode`` says in the current folder, with a configuration from :func:`src.config.compose`.
+
+    The folder is this run's alone (:mod:`src.folder`). With a checkpoint the network is the checkpoint's
+    (:mod:`src.inherit`). Ctrl-C and SIGTERM end a fit after the step being done, which is saved.
 
     Returns (and writes to ``results.json``) ``best``, the best value of the monitored figure, the last figures of
     training and validation, those of the test, and what the run consisted of.
@@ -67,30 +78,50 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: see there; nothing a user can mend ends in a traceback.
     """
+    from src.callbacks.interruption import Stopped, ctrl_c_raises
+    from src.folder import claimed
+
+    if config["train"]["mode"] not in MODES:
+        raise UserError(f"train.mode must be one of {', '.join(MODES)}, not {config['train']['mode']!r}")
+    _quieten()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ctrl_c_raises())
+        try:
+            checkpoint = _checkpoint(config, stack)
+            stack.enter_context(claimed(config, checkpoint))
+            return _run(config, checkpoint)
+        except Stopped as stop:
+            raise _farewell(stop, config) from stop
+
+
+def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
     import pytorch_lightning as pl
     import torch
 
     from src.callbacks.parameters import count
-    from src.checkpoint import freeze_all_but_decoder, load_pretrained
+    from src.checkpoint import freeze_all_but_decoder, load_checkpoint, load_pretrained
     from src.faithful import notice
+    from src.inherit import check_continues, judged
     from src.module import SequenceModule
     from src.registry import build
+    from src.restore import module_of
     from src.results.record import Record
     from src.trainer import make_trainer
 
+    named = getattr(config, "overrides", None)
+    kept = load_checkpoint(checkpoint) if checkpoint else None
+    if kept and config["train"]["mode"] == "fit":
+        check_continues(config, kept["config"], named, checkpoint)
+    config = judged(config, kept["config"], named) if kept and config["train"]["mode"] != "fit" else dict(config)
     train = config["train"]
-    if train["mode"] not in MODES:
-        raise UserError(f"train.mode must be one of {', '.join(MODES)}, not {train['mode']!r}")
     start = time.perf_counter()
-    _quieten()
     torch.set_float32_matmul_precision(train["float32_precision"])
     pl.seed_everything(train["seed"], workers=True, verbose=False)
-    checkpoint = _checkpoint(config)
 
     data = build("dataset", config["dataset"])
     data.prepare()
     data.setup()
-    module = SequenceModule(config, data)
+    module = module_of(kept, checkpoint, config, data) if kept else SequenceModule(config, data)
     if train["pretrained_model_path"] and checkpoint is None:
         load_pretrained(
             module,
@@ -100,6 +131,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         )
     if train["pretrained_freeze_encoder"]:
         freeze_all_but_decoder(module)
+    del kept
     trainer = make_trainer(config)
     trainer.callbacks.insert(0, record := Record(config))  # before the checkpoints, which carry its history
     if trainer.is_global_zero:
@@ -134,18 +166,34 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def _fit(
     trainer: pl.Trainer, module: SequenceModule, config: dict[str, Any], checkpoint: Path | None
 ) -> dict[str, float]:
-    from pytorch_lightning.utilities.exceptions import SIGTERMException
+    from src.callbacks.interruption import Interruption, Stopped
 
     if config["train"]["validate_at_start"]:
         trainer.validate(module, ckpt_path=checkpoint, weights_only=True, verbose=False)
         _say(trainer, "val", "at the start")
-    try:
-        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-    except SIGTERMException as stopped:
-        raise SystemExit(128 + signal.SIGTERM) from stopped  # checkpoints/last.ckpt is of the step just done
+    trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    for callback in trainer.callbacks:
+        if isinstance(callback, Interruption) and callback.requested is not None:
+            raise Stopped(callback.requested)  # it came in the last epoch: all is trained and saved
     return {
         name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(("train/", "val/"))
     }
+
+
+def _farewell(stop: Stopped, config: dict[str, Any]) -> BaseException:
+    """What ends the process after a signal: code 130 or 143, and one line that says where to go on."""
+    from src.checkpoint import candidates
+
+    kept = stop.kept or next(iter(candidates(Path("checkpoints").resolve())), None)
+    text = "stopped by the user" if stop.number == signal.SIGINT else "stopped by SIGTERM"
+    text += "" if stop.step is None else f" after step {stop.step}"
+    if config["train"]["mode"] == "fit" and kept is not None and kept.is_file():
+        again = "the same command again, or " if config["tolerance"]["id"] is not None else ""
+        text += f"; go on with {again}train.ckpt={kept}"
+    if stop.number == signal.SIGINT:
+        return KeyboardInterrupt(text)
+    print(text, file=sys.stderr, flush=True)
+    return SystemExit(128 + stop.number)
 
 
 def _test(trainer: pl.Trainer, module: SequenceModule, checkpoint: Path | None) -> dict[str, float]:
@@ -166,25 +214,26 @@ def _say(trainer: pl.Trainer, split: str, what: str) -> None:
         print(f"{figures(trainer.callback_metrics, [split]).strip()}  ({what})", flush=True)
 
 
-def _checkpoint(config: dict[str, Any]) -> Path | None:
-    """Where to go on from, or whose weights to evaluate: ``train.ckpt``, else what ``tolerance.id`` finds."""
-    from src.checkpoint import load_checkpoint
+def _checkpoint(config: dict[str, Any], stack: contextlib.ExitStack) -> Path | None:
+    """Where to go on from, or whose weights to evaluate: what ``tolerance.id`` finds, else ``train.ckpt``.
+
+    The id is held until ``stack`` is closed: no second process may run it."""
+    from src.folder import is_first_process
     from src.paths import resolve
-    from src.tolerance import last_checkpoint, remember
+    from src.tolerance import last_checkpoint, own_id, remember, running
 
     tolerance, train = config["tolerance"], config["train"]
     path = resolve(train["ckpt"]) if train["ckpt"] else None
     if tolerance["id"] is not None and train["mode"] == "fit":
-        found = last_checkpoint(str(tolerance["id"]), tolerance["logdir"])
-        path = found or path
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            remember(str(tolerance["id"]), tolerance["logdir"], Path.cwd())
-    if path is None:
-        if train["mode"] != "fit":
-            raise UserError(f"train.mode={train['mode']} needs the weights of a run: give train.ckpt=PATH")
-        return None
-    load_checkpoint(path)  # a missing or foreign file is told before the data are prepared
-    if train["mode"] == "fit":
+        run_id = own_id(str(tolerance["id"]))
+        if is_first_process():
+            stack.enter_context(running(run_id, tolerance["logdir"]))
+        path = last_checkpoint(run_id, tolerance["logdir"]) or path
+        if is_first_process():
+            remember(run_id, tolerance["logdir"], Path.cwd())
+    if path is None and train["mode"] != "fit":
+        raise UserError(f"train.mode={train['mode']} needs the weights of a run: give train.ckpt=PATH")
+    if path is not None and train["mode"] == "fit":
         log.info("going on from %s", path)
     return path
 

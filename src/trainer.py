@@ -13,6 +13,9 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from sdn.errors import UserError
+from src.callbacks.averaging import Averaging
+from src.callbacks.interruption import Interruption
+from src.checkpoint_io import AtomicCheckpointIO
 from src.registry import build, check_arguments
 
 log = logging.getLogger(__name__)
@@ -26,12 +29,14 @@ def make_trainer(config: Mapping[str, Any]) -> pl.Trainer:
     """
     arguments = dict(config["trainer"])
     check_arguments("trainer", pl.Trainer.__init__, arguments)
+    plugins = arguments.pop("plugins", None) or []
     loggers = make_loggers(config)
     try:
         return pl.Trainer(
             **arguments,
             logger=loggers or False,
             callbacks=make_callbacks(config, bool(loggers)),
+            plugins=[AtomicCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])],
             default_root_dir=".",
             enable_checkpointing=any(config["callbacks"].get(name) is not None for name in ("best", "last")),
             enable_model_summary=False,
@@ -47,15 +52,18 @@ def make_callbacks(config: Mapping[str, Any], logging_on: bool) -> list[Callback
     train = config["train"]
     wanted = {name: options for name, options in config["callbacks"].items() if options is not None}
     if train["ema"]:
-        if not 0 < train["ema"] < 1:
-            raise UserError(f"train.ema is a decay between 0 and 1, not {train['ema']}")
-        wanted = {"ema": {"decay": train["ema"]}, **wanted}
+        wanted = {**wanted, "ema": {"decay": train["ema"], **wanted.get("ema", {})}}
+    if "ema" in wanted and "swa" in wanted:
+        raise UserError("train.ema and callbacks.swa both average the weights; leave one of them out")
     if train["track_grad_norms"]:
         wanted["grad_norms"] = {}
     if not logging_on:
         wanted.pop("learning_rate_monitor", None)
     built = [build("callback", {"_name_": name, **options}) for name, options in wanted.items()]
-    return [callback for callback in built if callback is not None]
+    built = [callback for callback in built if callback is not None]
+    averages = [callback for callback in built if isinstance(callback, Averaging)]
+    # weights are averaged before anything looks at them, and the run stops after everything else is done
+    return [*averages, *(callback for callback in built if callback not in averages), Interruption()]
 
 
 def _bar(config: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from sdn import disk, files, lock
 from sdn.checksum import checksum, damaged, damaged_archive, sealed
-from sdn.errors import Stopped, UserError, door
+from sdn.errors import UserError, door
 from sdn.files import atomic_path, remove_parts, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,7 +156,7 @@ def test_a_flipped_bit_in_an_archive_is_seen(tmp_path):
         (MemoryError(), 2, "not enough memory"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"), 2, "memory"),
         (KeyboardInterrupt(), 130, "stopped by the user"),
-        (Stopped(signal.SIGTERM, "go on there"), 143, "go on there"),
+        (KeyboardInterrupt("go on there"), 130, "go on there"),
     ],
 )
 def test_the_door_says_one_line(capsys, error, status, words):

@@ -64,7 +64,7 @@ def test_measure_counts_what_hooks_would_see():
 def test_wrong_spikes_are_counted_against_the_exact_neuron():
     sdn = _module()
     activity = measure(sdn, _batches())
-    assert activity.neuron == "SDNNeuron"
+    assert activity.neuron == "sdn"
     exact, _ = other_network(sdn, neurons(sdn.backbone))
     x = torch.cat([x for x, _, _ in _batches()])
     s = {}
@@ -234,3 +234,14 @@ def test_network_of_a_checkpoint_is_the_module(tmp_path):
     x = torch.randn(2, 20, 1)
     torch.testing.assert_close(again(x), module(x), rtol=0, atol=0)
     assert again.facts == {"dataset": "digits", "tau": 0.125, "accuracy": 0.9}
+
+
+def test_the_sample_that_is_shown_says_its_class_and_what_it_was_read_as():
+    module, (x, y, z) = _module(), _batches(1)[0]
+    reading = measure(module, [(x, y, z)]).reading
+    with torch.no_grad():
+        p = module(x, z)[0].softmax(-1)
+    assert (reading.target, reading.guess) == (int(y[0]), int(p.argmax()))
+    assert reading.probability == pytest.approx(float(p.max()))
+    names = [f"class {c}" for c in range(len(p))]
+    assert reading.words(names).startswith(f"class {int(y[0])}, read as class {int(p.argmax())} (probability 0.")
