@@ -1,4 +1,4 @@
-"""The neuron as a part of the layer: words, mappings, classes of one's own; what it can do; states of several tensors."""
+"""The neuron as a part of the layer: words, mappings, own classes; what it can do; states of several tensors."""
 
 import copy
 import io

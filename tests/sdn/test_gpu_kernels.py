@@ -119,11 +119,7 @@ def check_backward(kernels, I, tau, v_th, u_r, soft, through_time, seams, chunk=
     s.backward(grad.to(tau.dtype))
     dI, got = kernels.lif_backward(
         *to_device(grad.flatten(0, 1), I.flatten(0, 1), seams, tau, v_th, u_r),
-        soft,
-        through_time,
-        sums,
-        chunk,
-        surrogate,
+        *(soft, through_time, sums, chunk, surrogate),
     )
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}[I.dtype]
     wanted = leaves[0].grad.to(I.dtype).flatten(0, 1)
