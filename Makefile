@@ -19,6 +19,7 @@ $(VENV)/.ready: requirements.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-ucr.txt
 	@touch $@
 
 demo: $(VENV)/.ready

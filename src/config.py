@@ -84,6 +84,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
     layer = values["model"].get("layer") or {}
     if layer.get("sdn"):
         layer["sdn"] = str(resolve(layer["sdn"]))  # the run changes into its own folder
+    for key in ("path", "data_dir"):
+        value = (values["dataset"] or {}).get(key)
+        if isinstance(value, str) and resolve(value).exists():  # so that a checkpoint finds them from any folder
+            values["dataset"][key] = str(resolve(value))
     return values
 
 

@@ -140,7 +140,12 @@ def _encoder(module: SequenceModule) -> dict[str, Any]:
         options = {key: value for key, value in module.config["encoder"].items() if key != "_name_"}
         read = {"d_input": data.d_input} if data.n_tokens is None else {"n_tokens": data.n_tokens}
         return {"kind": "conv", **read, **options}
-    return {"kind": "adaptive", "n_tokens": data.n_tokens, "cutoffs": list(task["cutoffs"]), "div_val": task["div_val"]}
+    return {
+        "kind": "adaptive",
+        "n_tokens": data.n_tokens,
+        "cutoffs": list(module.task.encoder.cutoffs),
+        "div_val": task["div_val"],
+    }
 
 
 def _decoder(module: SequenceModule) -> dict[str, Any]:

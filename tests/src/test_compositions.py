@@ -19,6 +19,8 @@ STORED = json.loads((Path(__file__).parent / "compositions.json").read_text(enco
 """Flat configurations as composed before pipelines could set keys of the model: those common to all, and its own."""
 
 ADDED: dict[str, Any] = {
+    "dataset.permutation": None,
+    "dataset.permutation_seed": 0,
     "loader.bucket": 0,
     "scheduler.rebound": False,
     "model.layer.learnable_u_r": False,

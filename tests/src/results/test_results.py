@@ -116,13 +116,16 @@ def test_the_check_finds_figures_and_commands_typed_by_hand(results):
     page = results / "README.md"
     fitting = " ".join(WORDS)
     for line, what in (
-        ("| mnist | 99.9 % |", "typed by hand"),
+        ("| task | figure |\n|---|---|\n| mnist | 99.9 % |", "typed by hand and in no record or benchmark: 99.9"),
+        ("| task | figure |\n|---|---|\n| mnist 12 % | 0.123 ms |", None),  # the label is none, the other a benchmark's
         ("`python -m train experiment=spikingssm/digits model.d_mode=8`", "does not compose"),
         ("`python -m train experiment=spikingssm/digits model.d_model=8`", "no collected run"),  # the limit is missing
         (f"`python -m train {fitting}`", None),
         (f"`python -m train {fitting} train.seed=7`", None),
     ):
         before = page.read_text()
+        (results / "benchmarks").mkdir(exist_ok=True)
+        (results / "benchmarks/x.csv").write_text("name,milliseconds\nx,0.12345\n")
         page.write_text(before + line + "\n")
         found = _problems(results)
         assert (found == []) if what is None else (what in found[0] and len(found) == 1), (line, found)
