@@ -146,7 +146,7 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
 
     figures = _fit(trainer, module, config, checkpoint) if train["mode"] == "fit" else {}
     if train["mode"] == "validate":
-        figures = trainer.validate(module, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        figures = trainer.validate(module, verbose=False)  # the module has the checkpoint's weights
         figures = {name: value for loader in figures for name, value in loader.items()}
         _say(trainer, "val", f"of {checkpoint}")
     if train["mode"] == "test" or (train["mode"] == "fit" and train["test"] and not trainer.fast_dev_run):
@@ -210,11 +210,13 @@ def _farewell(stop: Stopped, config: dict[str, Any]) -> BaseException:
 
 def _test(trainer: pl.Trainer, module: SequenceModule, checkpoint: Path | None) -> dict[str, float]:
     """Figures of the test set: after a fit of its best weights, otherwise of the given ones."""
-    chosen = getattr(trainer.checkpoint_callback, "best_model_path", "") or checkpoint
+    fitted = module.config["train"]["mode"] == "fit"
+    chosen = (getattr(trainer.checkpoint_callback, "best_model_path", "") or None) if fitted else checkpoint
     if chosen and not Path(chosen).is_file():
         log.warning("the best checkpoint %s is gone; testing the last weights", chosen)
         chosen = None
-    found = trainer.test(module, ckpt_path=chosen, weights_only=True, verbose=False)
+    # without a fit the module has the checkpoint's weights already
+    found = trainer.test(module, ckpt_path=chosen if fitted else None, weights_only=True, verbose=False)
     _say(trainer, "test", f"of {chosen}" if chosen else "of the last weights")
     return {name: value for loader in found for name, value in loader.items()}
 
