@@ -3,7 +3,8 @@
 Signals are ``(B, L, H)``, channels last, so that a vector holds the same step of WIDTH channels. Two samples are the
 real and imaginary part of one complex signal: both have the channel's kernel, so that its transform multiplies their
 packed one, and nothing needs to be unpacked. A channel block of two samples fits the cache of a core, and a thread
-takes it through transform, product, transform back and neuron; backwards likewise. A sample that is not finite goes alone.
+takes it through transform, product, transform back and neuron; backwards likewise. A sample that is not finite goes
+alone.
 
 The transforms are mixed radix, in place, without reordering: decimation in frequency one way (natural order to digits
 reversed), its mirror image back, no scale. The first factor is 4, of which two inputs are the zeros that a linear
