@@ -104,7 +104,7 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
         "decoder": _decoder(module),
         "facts": {
             "dataset": config["dataset"].get("_name_"),
-            "dataset_options": _options(config["dataset"]),
+            **_options(config["dataset"]),
             **_tau(module),
             **module.facts(),
             **facts,
@@ -119,8 +119,9 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
 
 
 def _options(dataset: dict[str, Any]) -> dict[str, Any]:
-    """What makes the data what they are: the keys of their config but for its name and where they lie."""
-    return {key: value for key, value in dataset.items() if key not in ("_name_", "data_dir")}
+    """``{"dataset_options": ...}``, what makes the data what they are: their config but for name and place."""
+    options = {key: value for key, value in dataset.items() if key not in ("_name_", "data_dir")}
+    return {"dataset_options": options} if options else {}
 
 
 def _tau(module: SequenceModule) -> dict[str, float]:

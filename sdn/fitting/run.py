@@ -154,7 +154,7 @@ def _finish(fit: Fit, test: NeuronData, directory: Path, facts: dict[str, Any]) 
     )
     reduced.meta["test"] = score
     save_reduced(reduced, directory / REDUCED)
-    plots.curves(fit.history, facts["baselines"], directory / "curves.png")
+    plots.curves(fit.history, facts["baselines"], directory / "curves.png", score["wrong_over_true"])
     plots.prediction(predict, test, directory / "prediction.png")
     report = {"test": score, "best_epoch": best["epoch"], "baselines": facts["baselines"]}
     report |= {"tau": tau, "config": facts["config"], "data": test.header, "n_weights": reduced.n_weights()}

@@ -147,6 +147,23 @@ def test_a_key_that_came_later_is_no_difference_but_one_that_went_is():
     ]
 
 
+def test_energies_of_an_evaluation_are_kept_with_the_run(tmp_path):
+    run = _run(tmp_path / "run")
+    forms = {form: {"joules": 1e-6, "joules_with_memory": 2e-6} for form in ("spiking", "dense", "dense_int8")}
+    energy = forms | {"spiking_int8": None, "memory": {"level": "1MB"}}
+    energy["break_even"] = [{"form": "spiking", "twin": "dense_int8", "operations": 0.2, "with_memory": 0.1}]
+    (run / "evaluation").mkdir()
+    (run / "evaluation/evaluation.json").write_text(json.dumps({"samples": 5, "split": "test", "energy": energy}))
+    collect.collect(run, "x", tmp_path)
+    columns = [
+        {"head": "µJ", "show": "evaluation/spiking_joules_with_memory", "scale": 1e6, "digits": 1},
+        {"head": "rate", "show": "evaluation/break_even_spiking_dense_int8_with_memory", "digits": 1},
+        {"head": "ms", "show": "step_ms", "digits": 0},
+    ]
+    _, rows = cells({"columns": columns, "rows": [{"runs": "x"}]}, collect.load(tmp_path))
+    assert rows == [["2.0", "0.1", "13333"]]  # 80 s of processor time for 6 steps
+
+
 def test_runs_that_differ_in_more_than_their_seed_need_two_names(tmp_path, results):
     collect.collect(_run(tmp_path / "run5", 5, words=(*WORDS, "optimizer.lr=0.5")), "tiny", results)
     with pytest.raises(UserError, match=r"seeds 1 and 5 differ in optimizer.lr; give them two names"):
