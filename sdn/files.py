@@ -61,6 +61,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def keep_before(path: Path, kept: Path) -> None:
+    """Let ``kept`` name what ``path`` holds now, before ``path`` is replaced; at no moment is there none of the two."""
+    if not path.is_file():
+        return
+    spare = kept.with_name(f".{kept.name}.link.part")
+    with contextlib.suppress(OSError):  # without hard links there is one checkpoint less to fall back to
+        spare.unlink(missing_ok=True)
+        os.link(path, spare)
+        os.replace(spare, kept)
+
+
 def _open_part(target: Path) -> tuple[Path, int]:
     """A new file beside ``target``, locked by this process for as long as it lives."""
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +27,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
         """See :func:`src.checkpoint.load_checkpoint`."""
         return load_checkpoint(path)
-
-
-def keep_before(path: Path, kept: Path) -> None:
-    """Let ``kept`` name what ``path`` holds now, before ``path`` is replaced; at no moment is there none of the two."""
-    if not path.is_file():
-        return
-    spare = kept.with_name(f".{kept.name}.link.part")
-    with contextlib.suppress(OSError):  # without hard links there is one checkpoint less to fall back to
-        spare.unlink(missing_ok=True)
-        os.link(path, spare)
-        os.replace(spare, kept)

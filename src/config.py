@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sdn import named
 from sdn.errors import UserError
+from src.config_check import check_sections, check_values
 from src.inherit import Composed
 from src.paths import resolve
 from src.registry import REGISTRY, check_arguments, lookup, suggestion
@@ -44,7 +45,7 @@ def compose(*overrides: str) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return Composed(plain(compose("config", without_other_experiment(overrides))), overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error) from error
 
 
@@ -76,12 +77,17 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"the configuration is incomplete: {_first_line(error)}") from error
     values = _strip(values)
     named.allow(*named.dotted_names(values))  # what the user's own configuration names is the user's choice
+    check_sections(values)
     for group in GROUPS:
         _drop_keys_of_the_replaced(group, values.get(group))
     check(values)
     layer = values["model"].get("layer") or {}
     if layer.get("sdn"):
         layer["sdn"] = str(resolve(layer["sdn"]))  # the run changes into its own folder
+    for key in ("path", "data_dir"):
+        value = (values["dataset"] or {}).get(key)
+        if isinstance(value, str) and resolve(value).exists():  # so that a checkpoint finds them from any folder
+            values["dataset"][key] = str(resolve(value))
     return values
 
 
@@ -111,6 +117,7 @@ def check(config: Mapping[str, Any]) -> None:
         options = dict(options or {})
         check_arguments(f"callbacks.{name}", lookup("callback", options.pop("_name_", name)), options)
     _check_types(config)
+    check_values(config)
 
 
 def _check_types(config: Mapping[str, Any]) -> None:
@@ -141,6 +148,10 @@ def known_keys() -> dict[str, Any]:
 def explain(error: Exception) -> UserError:
     """A complaint of Hydra or OmegaConf about the command line as one sentence."""
     text = str(error)
+    if type(error) is ValueError:
+        if "Config group override must be a string" not in text:
+            raise error  # no complaint about the command line
+        return UserError(f"a whole group cannot be set to null or a list; choose one of {', '.join(GROUPS)} with =NAME")
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         known = known_keys()

@@ -104,7 +104,7 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
         "decoder": _decoder(module),
         "facts": {
             "dataset": config["dataset"].get("_name_"),
-            "dataset_options": _options(config["dataset"]),
+            **_options(config["dataset"]),
             **_tau(module),
             **module.facts(),
             **facts,
@@ -119,8 +119,9 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
 
 
 def _options(dataset: dict[str, Any]) -> dict[str, Any]:
-    """What makes the data what they are: the keys of their config but for its name and where they lie."""
-    return {key: value for key, value in dataset.items() if key not in ("_name_", "data_dir")}
+    """``{"dataset_options": ...}``, what makes the data what they are: their config but for name and place."""
+    options = {key: value for key, value in dataset.items() if key not in ("_name_", "data_dir")}
+    return {"dataset_options": options} if options else {}
 
 
 def _tau(module: SequenceModule) -> dict[str, float]:
@@ -140,7 +141,12 @@ def _encoder(module: SequenceModule) -> dict[str, Any]:
         options = {key: value for key, value in module.config["encoder"].items() if key != "_name_"}
         read = {"d_input": data.d_input} if data.n_tokens is None else {"n_tokens": data.n_tokens}
         return {"kind": "conv", **read, **options}
-    return {"kind": "adaptive", "n_tokens": data.n_tokens, "cutoffs": list(task["cutoffs"]), "div_val": task["div_val"]}
+    return {
+        "kind": "adaptive",
+        "n_tokens": data.n_tokens,
+        "cutoffs": list(module.task.encoder.cutoffs),
+        "div_val": task["div_val"],
+    }
 
 
 def _decoder(module: SequenceModule) -> dict[str, Any]:

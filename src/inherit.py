@@ -127,7 +127,10 @@ def differences(config: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str,
         for key in sorted(before.keys() | now.keys()):
             if key in FREE or (only is not None and key.partition(".")[2] not in only):
                 continue
-            pair = before.get(key, defaults.get(key)), now.get(key, defaults.get(key))
+            default = defaults.get(key)
+            if isinstance(default, str) and default.startswith("${") and (key not in before or key not in now):
+                continue  # the key is newer than the checkpoint, and its default depends on others
+            pair = before.get(key, default), now.get(key, default)
             if not _equal(*pair):
                 found[key] = pair
     if "loader.batch_size" in found and _together(kept) == _together(config):

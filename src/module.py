@@ -60,7 +60,10 @@ class SequenceModule(pl.LightningModule):
         part = self.config[kind]
         if part and part.get("_name_") is not None:
             return build(kind, part, data, width)
-        return of_task if of_task is not None else nn.Identity()
+        if of_task is None:
+            choice = ("encoder=embedding" if data.n_tokens else "encoder=linear", "decoder=sequence")[kind == "decoder"]
+            raise UserError(f"{kind}=none, but this task brings no {kind} of its own; choose {choice}")
+        return of_task
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, map_location: str | torch.device = "cpu") -> SequenceModule:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sdn.errors import UserError
 from sdn.named import is_dotted, resolve, suggestion
+from src.config_check import refused
 from src.paths import original_cwd
 
 __all__ = ["BASES", "REGISTRY", "build", "check_arguments", "lookup", "suggestion"]
@@ -24,6 +25,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "arrays": "src.dataloaders.arrays.Arrays",
         "audio": "src.dataloaders.audio.Audio",
         "cifar": "src.dataloaders.cifar.CIFAR",
+        "corpus": "src.dataloaders.corpus.Corpus",
         "digits": "src.dataloaders.digits.Digits",
         "gesture": "src.dataloaders.gesture.Gesture",
         "hub": "src.dataloaders.hub.Hub",
@@ -147,4 +149,11 @@ def build(kind: str, config: Mapping[str, Any], *args: Any, **extra: Any) -> Any
         inspect.signature(target).bind(*args, **arguments, **extra)
     except TypeError as error:
         raise UserError(f"{kind} {name} cannot be built from its configuration: {error}") from error
-    return target(*args, **arguments, **extra)
+    if name not in REGISTRY[kind]:
+        return target(*args, **arguments, **extra)  # a class of the user's keeps its traceback
+    try:
+        return target(*args, **arguments, **extra)
+    except UserError:
+        raise
+    except (TypeError, ValueError, AssertionError, OverflowError, RuntimeError) as error:
+        raise refused(kind, name, error) from error

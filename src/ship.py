@@ -153,11 +153,8 @@ def keep_examples(network: Network, run: Path, count: int, path: Path) -> None:
     with torch.no_grad():
         answer = network(x, lengths).argmax(-1)
     small = x.to(torch.uint8 if not x.is_floating_point() else torch.int8)
-    tensors = {
-        "x": small if torch.equal(small.to(x.dtype), x) else x.half(),
-        "y": y.to(torch.uint8),
-        "answer": answer.to(torch.uint8),
-    }
+    classes = {"y": y.to(torch.uint8), "answer": answer.to(torch.uint8)}
+    tensors = {"x": small if torch.equal(small.to(x.dtype), x) else x.half(), **classes}
     tensors |= {} if lengths is None else {"lengths": lengths}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,6 +24,8 @@ from sdn.errors import UserError, door
 from sdn.files import write_text
 from src.config import CONFIGS, explain, plain, register_resolvers, without_other_experiment
 from src.inherit import Composed
+from src.paths import resolve
+from src.sweep import table
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -45,7 +48,7 @@ def main() -> int:
 def _compose_and_run() -> None:
     try:
         _job()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error) from error
 
 
@@ -62,6 +65,8 @@ def _job(config: DictConfig) -> float | None:
         results.update(run(Composed(plain(config), named)))
 
     if code := door(work)():
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # what the jobs before found is not lost
+            table(resolve(HydraConfig.get().sweep.dir))
         sys.exit(code)
     return results.get("best")
 
@@ -141,7 +146,7 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
 
     figures = _fit(trainer, module, config, checkpoint) if train["mode"] == "fit" else {}
     if train["mode"] == "validate":
-        figures = trainer.validate(module, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        figures = trainer.validate(module, verbose=False)  # the module has the checkpoint's weights
         figures = {name: value for loader in figures for name, value in loader.items()}
         _say(trainer, "val", f"of {checkpoint}")
     if train["mode"] == "test" or (train["mode"] == "fit" and train["test"] and not trainer.fast_dev_run):
@@ -166,12 +171,19 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
 def _fit(
     trainer: pl.Trainer, module: SequenceModule, config: dict[str, Any], checkpoint: Path | None
 ) -> dict[str, float]:
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
     from src.callbacks.interruption import Interruption, Stopped
 
     if config["train"]["validate_at_start"]:
         trainer.validate(module, ckpt_path=checkpoint, weights_only=True, verbose=False)
         _say(trainer, "val", "at the start")
-    trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, ValueError) and "val_check_interval" not in str(error):
+            raise
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     for callback in trainer.callbacks:
         if isinstance(callback, Interruption) and callback.requested is not None:
             raise Stopped(callback.requested)  # it came in the last epoch: all is trained and saved
@@ -198,11 +210,13 @@ def _farewell(stop: Stopped, config: dict[str, Any]) -> BaseException:
 
 def _test(trainer: pl.Trainer, module: SequenceModule, checkpoint: Path | None) -> dict[str, float]:
     """Figures of the test set: after a fit of its best weights, otherwise of the given ones."""
-    chosen = getattr(trainer.checkpoint_callback, "best_model_path", "") or checkpoint
+    fitted = module.config["train"]["mode"] == "fit"
+    chosen = (getattr(trainer.checkpoint_callback, "best_model_path", "") or None) if fitted else checkpoint
     if chosen and not Path(chosen).is_file():
         log.warning("the best checkpoint %s is gone; testing the last weights", chosen)
         chosen = None
-    found = trainer.test(module, ckpt_path=chosen, weights_only=True, verbose=False)
+    # without a fit the module has the checkpoint's weights already
+    found = trainer.test(module, ckpt_path=chosen if fitted else None, weights_only=True, verbose=False)
     _say(trainer, "test", f"of {chosen}" if chosen else "of the last weights")
     return {name: value for loader in found for name, value in loader.items()}
 

@@ -143,7 +143,7 @@ def test_python_snippets(checkpoint, monkeypatch):
     monkeypatch.chdir(checkpoint)
     best = "outputs/demo/digits-sdn/checkpoints/best.ckpt"
     assert export.main([best, "digits.safetensors"]) == 0
-    names = {"digit": torch.rand(64), "x": torch.randn(16, 8).numpy()}
+    names = {"digit": torch.rand(64), "x": torch.randn(32, 16, 1).numpy()}
     for block in _blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
 

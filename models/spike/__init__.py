@@ -11,6 +11,7 @@ _HOMES = {
     "SpikingSSM": "ssm",
     "SS4D": "ss4d",
     "EventEngine": "event",
+    "StreamEngine": "stream",
     "export_onnx": "export",
     "export_parallel": "export",
     "to_nir": "nir_export",

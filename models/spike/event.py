@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sdn.errors import UserError
 
 from .constants import step_constants
+from .gate import as_array, finite, refuse_not_finite
 from .ssm import SpikingSSM
 from .state import State
 
@@ -84,19 +85,28 @@ class EventEngine:
             array.fill(0)
         self.steps, self.spikes = 0, np.zeros(self.n_layers, np.int64)
 
-    def step(self, x: NDArray) -> NDArray:
+    def step(self, x: ArrayLike | torch.Tensor) -> NDArray:
         """One sample ``(H,)`` -> ``(H,)``; the result is a buffer that the next step overwrites."""
-        self._call(np.asarray(x, self.dtype).reshape(1, self.d_model), self._out)
+        sample = self._checked(x)
+        if sample.size != self.d_model:
+            raise UserError(f"the engine takes samples of shape ({self.d_model},), not {sample.shape}")
+        self._call(sample.reshape(1, self.d_model), self._out)
         return self._out[0]
 
-    def run(self, x: NDArray) -> NDArray:
+    def run(self, x: ArrayLike | torch.Tensor) -> NDArray:
         """A block of samples ``(L, H)`` -> ``(L, H)``, the state carried on as by L steps."""
-        block = np.ascontiguousarray(x, self.dtype)
+        block = self._checked(x)
         if block.ndim != 2 or block.shape[1] != self.d_model:
             raise UserError(f"the engine takes blocks of shape (L, {self.d_model}), not {block.shape}")
         out = np.empty_like(block)
         self._call(block, out)
         return out
+
+    def _checked(self, x: ArrayLike | torch.Tensor) -> NDArray:
+        array = np.ascontiguousarray(as_array(x), self.dtype)
+        if not finite(array.reshape(-1)):
+            raise refuse_not_finite()
+        return array
 
     def _call(self, xs: NDArray, ys: NDArray) -> None:
         self._advance(
@@ -125,8 +135,12 @@ class EventEngine:
 
         The modes of the engine hold h / B, since B is folded into C.
         """
-        if len(state) != self.n_layers or state[0][0].shape[0] != 1:
+        shapes = [(tuple(modes.shape), tuple(membrane.shape)) for modes, membrane in state]
+        H = self.d_model
+        if shapes != [((1, H, self._state[0].shape[2]), (1, H))] * self.n_layers:
             raise UserError("the engine holds one stream; give a state of batch 1 of the same network")
+        if not all(bool(torch.isfinite(part).all()) for layer in state for part in layer):
+            raise refuse_not_finite("a number in the state")
         for n, (modes, membrane) in enumerate(state):
             h = modes[0].detach().cpu().numpy() / self._B[n]
             self._state[0][n], self._state[1][n] = h.real, h.imag

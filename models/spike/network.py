@@ -24,6 +24,7 @@ from sdn.errors import UserError
 from sdn.named import require_allowed
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from .gate import check_sample
 from .heads import (
     ConvEncoder,
     EmbeddingEncoder,
@@ -36,6 +37,7 @@ from .heads import (
     refuse_windows,
 )
 from .lengths import check_lengths
+from .quick_step import quick_step
 from .shipped import locate
 from .ssm import SpikingSSM, with_sdn_from
 from .state import State
@@ -102,8 +104,15 @@ class Network(nn.Module):
         decoder per step those of this sample.
 
         ``rate`` is the sampling step in units of the training data's; ``constants``, ``backbone.recurrence(rate)``,
-        saves computing them at every sample.
+        saves computing them at every sample. On a CPU a network whose weights stay as they are steps through compiled
+        code after a few samples, see :mod:`models.spike.quick_step`.
+
+        Raises:
+            UserError: NaN or infinity in the sample, a state of another batch size.
         """
+        if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
+            return quick[0], NetworkState(*quick[1:])
+        check_sample(x, state.layers)
         h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
+    without: Sequence[int] = (),
 ) -> Iterator[int]:
     """Yield ``length`` tokens that follow ``prompt (P,)``, each drawn from the model's distribution.
 
@@ -41,12 +42,15 @@ def sample(
     Args:
         temperature: log-probabilities are divided by it; 0 always takes the most likely token.
         top_p: draw from the nucleus of this probability mass only, 0 < top_p <= 1.
+        without: tokens that are never drawn; the others share their probability.
 
     Raises:
         UserError: not a language model, an empty prompt, or an option out of range.
     """
     if not isinstance(network.decoder, AdaptiveSoftmax):
-        raise UserError("this network is no language model; train one with experiment=spikingssm/wt103 or wt2")
+        raise UserError(
+            "this network is no language model; train one with pipeline=corpus or experiment=spikingssm/wt103"
+        )
     if temperature < 0 or not 0 < top_p <= 1:
         raise UserError(f"temperature must be at least 0 and 0 < top_p <= 1, not {temperature} and {top_p}")
     if not len(prompt):
@@ -56,6 +60,7 @@ def sample(
     hidden = hidden[:, -1]
     for _ in range(length):
         log_prob = network.decoder.log_prob(hidden)
+        log_prob[..., list(without)] = -torch.inf
         if temperature == 0:
             token = log_prob.argmax(-1)
         else:

@@ -27,6 +27,7 @@ from sdn.lif import check_tau
 from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron, make_neuron
 
+from .gate import check_sample
 from .lengths import check_lengths, real_steps
 from .norms import make_norm, normed
 from .ss4d import SS4D, Recurrence
@@ -137,6 +138,7 @@ class SpikingSSM(nn.Module):
         ``rate`` at every step.
         """
         self._refuse_training()
+        check_sample(x, state)
         constants, after = self.recurrence(rate) if constants is None else constants, []
         for layer, norm, memory, numbers in zip(self.layers, self.norms, state, constants, strict=True):
             z, memory = layer.step(norm(x) if self.prenorm else x, memory, numbers)

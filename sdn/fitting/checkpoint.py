@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..checksum import seal_archive
+from ..checksum import damaged_archive, seal_archive
 from ..errors import UserError
 from ..files import atomic_path
 from ..lif import check_tau
@@ -31,6 +32,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: missing, unreadable, damaged or foreign file.
     """
+    if Path(path).is_file() and (damage := damaged_archive(path)) is not None:
+        raise UserError(f"{path} is truncated or damaged: {damage}; name a whole checkpoint, or fit again")
     content = read_archive(path, "a checkpoint that train.py --training wrote")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of an SDN fit; name a file that train.py --training wrote")

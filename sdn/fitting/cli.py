@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data import NeuronData
+    from .fit import FitConfig
 
 EPILOG = "DIR then holds exp.log, metrics.csv, checkpoints, sdn.safetensors, report.json, curves.png, prediction.png."
 
@@ -45,13 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Help is help, even where --training lacks its file.
     given = vars(parser().parse_args(["--help"] if {"-h", "--help"} & set(argv) else argv))
-    from loguru import logger
-
     from ..device import check_device
     from ..errors import UserError
+    from ..lock import owned
     from .data import load
     from .fit import FitConfig
-    from .run import LAST, finished, resume_state, run
+    from .run import BEST, LAST, REDUCED, REPORT, finished, resume_state
 
     save, resume = given.pop("save"), given.pop("resume")
     if resume and save and Path(save).resolve() != Path(resume).resolve():
@@ -63,28 +68,62 @@ def main(argv: list[str] | None = None) -> int:
     workers = given.pop("num_workers", None)
     training = load(given.pop("training"))
     test = load(given.pop("test"), tau=training.tau)
-    if resume:
-        config, state = resume_state(directory, given, training, test)
-        if finished(directory):
-            print(f"{directory} is finished after {config.epochs} epochs; its report is in {directory / 'exp.log'}")
-            return 0
-    else:
-        config, state = FitConfig(**given).check(), None
-        if (directory / LAST).exists():
-            raise UserError(f"{directory} holds a run already; go on with --resume {directory}, or name another folder")
+    if not resume:
+        FitConfig(**given).check()
+    elif not directory.is_dir():
+        raise UserError(f"{directory} holds no run that can be resumed; start one with --save {directory}")
+    with owned(directory):
+        if resume:
+            config, state = resume_state(directory, given, training, test)
+            if finished(directory):
+                print(f"{directory} is finished after {config.epochs} epochs; its report is in {directory / 'exp.log'}")
+                return 0
+        else:
+            config, state = FitConfig(**given), None
+            if there := [name for name in (LAST, BEST, REDUCED, REPORT) if (directory / name).exists()]:
+                raise UserError(
+                    f"{directory} holds a run already ({there[0]}); go on with --resume {directory}, or name another "
+                    "folder"
+                )
+        return _run(config, training, test, directory, device, state, workers)
+
+
+def _run(
+    config: FitConfig,
+    training: NeuronData,
+    test: NeuronData,
+    directory: Path,
+    device: str,
+    state: dict[str, Any] | None,
+    workers: int | None,
+) -> int:
+    from loguru import logger
+
+    from ..disk import refused
+    from ..errors import UserError
+    from .run import LAST, run
+
+    logger.remove()
+    console = logger.add(sys.stderr, format="<green>{time:HH:mm:ss}</green> {message}")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        logger.remove()
-        console = logger.add(sys.stderr, format="<green>{time:HH:mm:ss}</green> {message}")
-        logger.add(directory / "exp.log", format="{time:YYYY-MM-DD HH:mm:ss} {message}")
-    except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}") from error
-    if workers:
-        logger.info("--num_workers {} has no effect: the data are tensors in memory", workers)
-    try:
+        # catch: what the file system refuses must reach the door as one sentence, not the console as a traceback
+        log = logger.add(directory / "exp.log", format="{time:YYYY-MM-DD HH:mm:ss} {message}", catch=False)
+        if workers:
+            logger.info("--num_workers {} has no effect: the data are tensors in memory", workers)
         run(config, training, test, directory, device, state)
     except UserError as error:
         logger.remove(console)  # the door says it there
-        logger.error("{}", error)
+        with contextlib.suppress(OSError):
+            logger.error("{}", error)
         raise
+    except OSError as error:
+        if (reason := refused(error, directory / "exp.log")) is None:
+            raise
+        raise UserError(reason) from error
+    except KeyboardInterrupt as stop:
+        on = f"; go on with --resume {directory}" if (directory / LAST).is_file() else ""
+        raise KeyboardInterrupt(f"stopped by the user{on}") from stop
+    finally:
+        with contextlib.suppress(OSError, ValueError, UnboundLocalError):
+            logger.remove(log)
     return 0

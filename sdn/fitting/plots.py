@@ -18,10 +18,17 @@ _TRUE, _PREDICTED, _INPUT = "#1b6ca8", "#d1495b", "#8a8f98"
 
 
 def curves(
-    history: Sequence[Mapping[str, float]], baselines: Mapping[str, Mapping[str, float]], path: str | os.PathLike[str]
+    history: Sequence[Mapping[str, float]],
+    baselines: Mapping[str, Mapping[str, float]],
+    path: str | os.PathLike[str],
+    reduced: float | None = None,
 ) -> None:
-    """Loss and wrong over true spikes by epoch, the baselines as lines; both axes logarithmic."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    """Loss and wrong over true spikes by epoch, the baselines as lines; both axes logarithmic.
+
+    ``reduced``: wrong over true spikes of the network that is saved in the end, on the test set; a star after the last
+    epoch.
+    """
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     loss, wrong = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
@@ -29,9 +36,14 @@ def curves(
     loss.plot(epochs, [row["train_loss"] for row in history], color=_INPUT, label="training", **style)
     loss.plot(epochs, [row["val_loss"] for row in history], color=_PREDICTED, label="validation", **style)
     loss.set(title="SmoothL1 loss", xlabel="epoch", yscale="log")
-    loss.legend(frameon=False)
     ratios = [row["val_wrong_over_true"] for row in history]
     wrong.plot(epochs, ratios, color=_PREDICTED, label="SDN, validation", **style)
+    if reduced is not None:
+        end = epochs[-1] + max(1.0, 0.06 * (epochs[-1] - epochs[0]))
+        wrong.plot([epochs[-1], end], [ratios[-1], reduced], color=_PREDICTED, linestyle=":", linewidth=1)
+        wrong.plot(
+            [end], [reduced], "*", color=_PREDICTED, markersize=10, label=f"reduced, refined, test: {reduced:.2g}"
+        )
     for (name, row), line in zip(baselines.items(), ("--", ":"), strict=False):
         wrong.axhline(row["wrong_over_true"], color=_TRUE, linestyle=line, label=name)
     wrong.set(title="wrong spikes over true spikes", xlabel="epoch")
@@ -39,7 +51,9 @@ def curves(
     wrong.set_ylim(bottom=0)
     for axes in (loss, wrong):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    wrong.legend(frameon=False)
+        axes.legend(
+            frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8
+        )  # no curve there
     _save(figure, path)
 
 
@@ -71,7 +85,7 @@ def prediction(
         raster.set(yticks=[1, 0], yticklabels=["true", "predicted"], xlabel="time step")
     axes[0, 0].set_ylabel("input (thresholds)")
     axes[1, 0].set_ylabel("mem = tau u")
-    axes[1, 0].legend(frameon=False)
+    axes[1, 0].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1)
     axes[2, 0].set_ylabel("spikes")
     _save(figure, path)
 

@@ -4,8 +4,9 @@
 ``exp.log``             everything that was reported
 ``metrics.csv``         one row an epoch
 ``last_checkpoint.pth`` after every epoch: network, optimizer, options, data checksums; ``--resume`` reads it
+``previous_checkpoint.pth`` the one before, read where the last one is damaged; gone once the run is finished
 ``best_checkpoint.pth`` the same without the optimizer, from the epoch with the lowest validation loss
-``sdn.safetensors``     the best network, reduced (and refined, if asked): the file that neurons load
+``sdn.safetensors``     the best network, reduced (at the end refined, if asked): the file that neurons load
 ``report.json``         test figures of that file, baselines, options
 ``curves.png``          loss and wrong spikes by epoch
 ``prediction.png``      true and predicted potentials and spikes of a few test sequences
@@ -30,7 +31,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import write_text
+from ..files import keep_before, write_text
 from ..network import ReducedSDN
 from ..weights import save_reduced
 from .checkpoint import load_checkpoint, load_sdn, save_checkpoint
@@ -41,6 +42,7 @@ from .reduce import reduce
 from .refine import refine
 
 LAST, BEST, REDUCED, REPORT = "last_checkpoint.pth", "best_checkpoint.pth", "sdn.safetensors", "report.json"
+PREVIOUS = "previous_checkpoint.pth"
 
 
 def run(
@@ -66,6 +68,8 @@ def run(
         # The best goes first: after a kill between the two the epoch is repeated and writes the same best again.
         if row["val_loss"] <= min(past["val_loss"] for past in fit.history):
             save_checkpoint(directory / BEST, facts | fit.state())
+            _save_best(directory)
+        keep_before(directory / LAST, directory / PREVIOUS)
         save_checkpoint(directory / LAST, facts | fit.state() | {"optimizer": fit.optimizer.state_dict()})
         write_text(directory / "metrics.csv", _table(fit.history))
         left = (config.epochs - fit.epoch) * row["seconds"]
@@ -99,9 +103,7 @@ def resume_state(
     Raises:
         UserError: no run there, other data, or a stated option that differs from the run's.
     """
-    if not (directory / LAST).is_file():
-        raise UserError(f"{directory} holds no run that can be resumed; start one with --save {directory}")
-    state = load_checkpoint(directory / LAST)
+    state = _newest(directory)
     try:
         before, data = FitConfig(**state["config"]), state["data"]
     except (KeyError, TypeError) as error:
@@ -118,6 +120,32 @@ def resume_state(
                 f"{directory} was started with other {role} data; name those again, or start another run with --save"
             )
     return before, state
+
+
+def _newest(directory: Path) -> dict[str, Any]:
+    """The last checkpoint, or the one before where the last is damaged: its epoch is then repeated."""
+    there = [path for path in (directory / LAST, directory / PREVIOUS) if path.is_file()]
+    if not there:
+        raise UserError(f"{directory} holds no run that can be resumed; start one with --save {directory}")
+    try:
+        return load_checkpoint(there[0])
+    except UserError as error:
+        for path in there[1:]:
+            try:
+                state = load_checkpoint(path)
+            except UserError:
+                continue
+            logger.warning("{}; going on from {}, one epoch before", error, path)
+            (directory / LAST).replace(directory / f"{LAST}.torn")  # it must not take the place of the whole one
+            return state
+        raise
+
+
+def _save_best(directory: Path) -> None:
+    """The reduced network of the best epoch so far: an interrupted fit leaves one too."""
+    sdn, tau, best = load_sdn(directory / BEST)
+    meta = {"data": best["data"]["training"][0], "config": best["config"], "epoch": best["epoch"]}
+    save_reduced(reduce(sdn, tau, meta), directory / REDUCED)
 
 
 def _baselines(fit: Fit, tau: float) -> dict[str, dict[str, float]]:
@@ -154,11 +182,12 @@ def _finish(fit: Fit, test: NeuronData, directory: Path, facts: dict[str, Any]) 
     )
     reduced.meta["test"] = score
     save_reduced(reduced, directory / REDUCED)
-    plots.curves(fit.history, facts["baselines"], directory / "curves.png")
+    plots.curves(fit.history, facts["baselines"], directory / "curves.png", score["wrong_over_true"])
     plots.prediction(predict, test, directory / "prediction.png")
     report = {"test": score, "best_epoch": best["epoch"], "baselines": facts["baselines"]}
     report |= {"tau": tau, "config": facts["config"], "data": test.header, "n_weights": reduced.n_weights()}
     write_text(directory / REPORT, json.dumps(report, indent=2) + "\n")
+    (directory / PREVIOUS).unlink(missing_ok=True)  # nothing is left to go on with
     logger.info("{} holds the reduced network of {} weights", directory / REDUCED, reduced.n_weights())
 
 

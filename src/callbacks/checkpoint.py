@@ -13,8 +13,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from sdn.errors import UserError
+from sdn.files import keep_before
 from src.checkpoint import PREVIOUS
-from src.checkpoint_io import keep_before
 from src.registry import suggestion
 
 FOLDER = "checkpoints"

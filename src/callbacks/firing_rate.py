@@ -22,8 +22,9 @@ def neurons(backbone: nn.Module) -> list[nn.Module]:
 class FiringRate(Callback):
     """Log ``{train,val,test}/firing_rate/layer_i`` and their mean ``{train,val,test}/firing_rate`` once an epoch.
 
-    The rate is spikes per neuron and step. Where the data set gives ``lengths``, steps in the padding do not count.
-    Training measures every ``every_n_steps``-th batch, which costs one pass over the spikes of that batch.
+    The rate is spikes per neuron and step; of a neuron that sends on values, those other than 0. Where the data set
+    gives ``lengths``, steps in the padding do not count. Training measures every ``every_n_steps``-th batch, which
+    costs one pass over the spikes of that batch.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
@@ -95,9 +96,9 @@ def count_spikes(spikes: Tensor, z: dict[str, Any]) -> tuple[Tensor, Tensor]:
     B, H, L = spikes.shape
     lengths, weight = z.get("lengths"), z.get("weight")
     if lengths is None and weight is None:
-        return spikes.sum(dtype=torch.float32), torch.tensor(float(spikes.numel()), device=spikes.device)
+        return spikes.count_nonzero().float(), torch.tensor(float(spikes.numel()), device=spikes.device)
     steps = torch.full((B,), L, device=spikes.device) if lengths is None else lengths.to(spikes.device)
     if weight is not None:  # of samples; retrieval has two sequences a sample
         steps = steps * weight.to(spikes.device).repeat(B // len(weight))
     inside = real_steps(steps, L)
-    return (spikes.sum(1, dtype=torch.float32) * inside).sum(), steps.clamp_max(L).sum() * float(H)
+    return (spikes.count_nonzero(1) * inside).sum().float(), steps.clamp_max(L).sum() * float(H)

@@ -1,7 +1,7 @@
 """Prepare, verify and preview data sets: ``python -m src.dataloaders {prepare,verify,preview} NAME [key=value ...]``.
 
-NAME is an experiment (``listops``, ``pathx``, ...) or a data set (``wt2``); keys are those of a training run, such as
-``dataset.workers=2``.
+NAME is an experiment (``listops``, ``pathx``, ...) or a pipeline (``arrays``, ``audio``, ...); keys are those of a
+training run, such as ``dataset.workers=2`` or ``dataset.path=my.npz``.
 """
 
 from __future__ import annotations
@@ -65,9 +65,12 @@ def _open(name: str, overrides: list[str]) -> SequenceData:
     from src.registry import build, suggestion
 
     experiments = {path.stem for path in (CONFIGS / "experiment" / "spikingssm").glob("*.yaml")}
+    pipelines = {path.stem for path in (CONFIGS / "pipeline").glob("*.yaml")}
     datasets = {path.stem for path in (CONFIGS / "dataset").glob("*.yaml")}
     if name in experiments:
         chosen = f"experiment=spikingssm/{name}"
+    elif name in pipelines:
+        chosen = f"pipeline={name}"
     elif name in datasets:
         chosen = f"dataset={name}"
     else:
@@ -109,7 +112,10 @@ def _verify(data: SequenceData) -> None:
                 raise UserError(f"{where} hold token ids outside 0..{data.n_tokens - 1}; delete the cache and prepare")
             if data.n_tokens is None and not bool(torch.isfinite(x).all()):
                 raise UserError(f"{where} hold values that are not finite; delete the cache and prepare")
-            if int(y.max()) >= data.d_output or (y.ndim == 1 and int(y.min()) < 0):
+            if y.is_floating_point():
+                if not bool(torch.isfinite(y).all()):
+                    raise UserError(f"{where} hold targets that are not finite; delete the cache and prepare")
+            elif int(y.max()) >= data.d_output or (y.ndim == 1 and int(y.min()) < 0):
                 raise UserError(f"{where} hold classes outside 0..{data.d_output - 1}; delete the cache and prepare")
             if "lengths" in z and not 0 < int(z["lengths"].min()) <= int(z["lengths"].max()) <= x.shape[1]:
                 raise UserError(f"{where} hold an empty sequence or a length beyond its end; check the source files")

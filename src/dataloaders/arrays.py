@@ -170,7 +170,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
     except ValueError as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+        if "Object arrays" in str(error):
             raise UserError(
                 f"{path} holds an array of objects, which would have to be unpickled; store sequences of many lengths "
                 "end to end as x (T, d) with lengths (n,), or as x0, x1, ..."

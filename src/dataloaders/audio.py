@@ -24,6 +24,7 @@ from tqdm import tqdm
 from sdn.errors import UserError
 from src.dataloaders import gate
 from src.dataloaders.family import Family, Samples
+from src.dataloaders.files import files_below
 from src.dataloaders.splits import split_named
 from src.dataloaders.table import folder_splits, read_table
 
@@ -79,9 +80,9 @@ class Audio(Family):
         return {"rate": self.rate, "fit": self.fit, "labels": self.labels}
 
     def sources(self) -> list[Path]:
-        clips = sorted(file for file in self.path.rglob("*") if file.suffix.lower() == ".wav" and file.is_file())
+        clips = files_below(self.path, (".wav",)) if self.path.is_dir() else []
         if not clips:
-            raise UserError(f"{self.path} has no WAV files; give the folder that holds a folder for each class")
+            raise UserError(f"{self.path} is no folder; give the one that holds a folder of WAV files for each class")
         lists = [self.path / name for name in (*_LISTS, *([self.labels] if self.labels else []))]
         return clips + [file for file in lists if file.is_file()]
 

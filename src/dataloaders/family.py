@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
-from tqdm import tqdm
 
 from sdn.errors import UserError
 from src.dataloaders import gate
 from src.dataloaders.base import Batch, RaggedSet, SequenceData, TensorSet, collate_ragged
 from src.dataloaders.cache import cached_tensors, fingerprint
+from src.dataloaders.files import existing, stamp
 from src.dataloaders.gate import Where
+from src.dataloaders.scaling import Scale, mean_and_deviation
 from src.dataloaders.splits import check_shares, divide
 from src.dataloaders.vocab import Vocab
-from src.paths import resolve
 
 TARGETS = ("classes", "numbers")
 NORMALISE = ("standard", "none")
@@ -104,6 +104,10 @@ class Family(SequenceData):
         path = self.path
         return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
+    def source(self) -> Any:
+        """What identifies the data as they are on disk."""
+        return stamp(self.path, self.sources())
+
     @property
     def path(self) -> Path:
         """The user's file or folder.
@@ -111,10 +115,7 @@ class Family(SequenceData):
         Raises:
             UserError: there is no such thing.
         """
-        found = resolve(self._data_dir)
-        if not found.exists():
-            raise UserError(f"there is nothing at {found}; dataset.path is the file or folder of your data")
-        return found
+        return existing(self._data_dir)
 
     # -- what all share -------------------------------------------------------------------------------------------
 
@@ -183,13 +184,8 @@ class Family(SequenceData):
         return found["mean"].float(), (1 / torch.where(found["deviation"] > 0, found["deviation"], 1.0)).float()
 
     def _key(self) -> dict[str, Any]:
-        root = self.path
-        stamp = [
-            [str(file.relative_to(root)) if file != root else file.name, file.stat().st_size, file.stat().st_mtime_ns]
-            for file in self.sources()
-        ]
         shape = {"targets": self.targets, "per_step": self.per_step, "l_max": self.cut_to}
-        return {"version": self.version, "path": str(root), "source": stamp, **shape, **self.settings()}
+        return {"version": self.version, "source": self.source(), **shape, **self.settings()}
 
     def _tensors(self) -> dict[str, Tensor]:
         return cached_tensors(self._name_, self._key(), lambda: self._pack(self.read()))
@@ -251,16 +247,6 @@ class Family(SequenceData):
         return ids, list(names)
 
 
-class Scale:
-    """(..., d) of any type -> (x - shift) * scale, float32; a class so that loader processes can receive it."""
-
-    def __init__(self, shift: Tensor, scale: Tensor) -> None:
-        self.shift, self.scale = shift, scale
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return (x.float() - self.shift) * self.scale
-
-
 def _ids(x: Tensor) -> Tensor:
     return x.long()
 
@@ -287,22 +273,6 @@ def _numbers(x: list[np.ndarray], where: Where) -> Tensor:
     except (TypeError, ValueError) as error:
         raise UserError(f"the sequences cannot stand in one array: {error}") from error
     return torch.from_numpy(gate.finite(flat, step))
-
-
-def mean_and_deviation(flat: Tensor, ends: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (d,) float64 over all steps of the sequences ``rows``."""
-    starts = ends.diff(prepend=ends.new_zeros(1)).neg() + ends
-    total = torch.zeros(flat.shape[1], dtype=torch.float64)
-    squares, count, pivot = total.clone(), 0, None
-    for i in tqdm(sorted(rows.tolist()), desc="scaling", unit="seq", disable=None, leave=False):
-        x = flat[starts[i] : ends[i]].double()
-        pivot = x.mean(0) if pivot is None else pivot  # near the mean, so that the squares do not cancel
-        total += (x - pivot).sum(0)
-        squares += (x - pivot).square().sum(0)
-        count += len(x)
-    mean = total / count
-    deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
-    return mean + pivot, torch.where(deviation > 1e-7 * (mean + pivot).abs(), deviation, 0.0)
 
 
 def json_tensor(value: Any) -> Tensor:

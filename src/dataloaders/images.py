@@ -114,11 +114,18 @@ def decode(rows: Any, column: str, shape: tuple[int, int], where: Where) -> Tens
     return torch.from_numpy(out)
 
 
-def picture(encoded: Mapping[str, Any] | None, shape: tuple[int, int] | None, where: str) -> np.ndarray:
-    """The gray pixels (height, width) uint8 of an encoded picture ``{"bytes": ..., "path": ...}``.
+def picture(
+    encoded: Mapping[str, Any] | None,
+    shape: tuple[int, int] | None,
+    where: str,
+    mode: str = "L",
+    resize: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """The pixels of an encoded picture ``{"bytes": ..., "path": ...}``: (height, width) uint8, gray, or (height, width,
+    3) with ``mode="RGB"``; scaled to ``resize`` (height, width) if given.
 
     Raises:
-        UserError: it is missing, damaged, too large or not of ``shape``.
+        UserError: it is missing, damaged, too large or not of ``shape`` (which is looked at before it is decoded).
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -133,7 +140,8 @@ def picture(encoded: Mapping[str, Any] | None, shape: tuple[int, int] | None, wh
                 if shape is not None and found != shape:
                     sizes = f"{found[1]} x {found[0]} pixels instead of {shape[1]} x {shape[0]}"
                     raise UserError(f"the picture of {where} has {sizes}; this is another data set")
-                return np.asarray(image.convert("L"))
+                pixels = image.convert(mode)
+                return np.asarray(pixels.resize(resize[::-1]) if resize else pixels)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"the picture of {where} claims to be too large to open ({error})") from error
     except UnidentifiedImageError as error:

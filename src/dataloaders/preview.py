@@ -38,9 +38,18 @@ def text(data: SequenceData, split: str, n: int, width: int = 100) -> str:
         rows = range(i, len(x), len(y)) if per_sample > 1 else (i,)
         for row in rows:
             shown = _beginning(data, x[row, : int(lengths[row])], width)
-            label = f"class {int(target)}" if target.ndim == 0 else "stream"
+            label = _label(data, target)
             lines.append(f"{label}, length {int(lengths[row])}: {shown}")
     return "\n".join(lines)
+
+
+def _label(data: SequenceData, target: Tensor) -> str:
+    if target.is_floating_point():
+        return "target " + ", ".join(f"{value:.3g}" for value in target.flatten()[:4].tolist())
+    if target.ndim:
+        return "stream" if data.class_names is None else "a class a step"
+    name = "" if data.class_names is None else data.class_names[int(target)]
+    return f"class {int(target)}" + (f" ({name})" if name and name != str(int(target)) else "")
 
 
 def _beginning(data: SequenceData, x: Tensor, width: int) -> str:

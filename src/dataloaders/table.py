@@ -24,6 +24,7 @@ from tqdm import tqdm
 from sdn.errors import UserError
 from src.dataloaders import gate
 from src.dataloaders.family import Family, Samples
+from src.dataloaders.files import files_below
 from src.dataloaders.splits import SPLITS, split_named
 
 ENDINGS = (".csv", ".tsv", ".parquet")
@@ -75,10 +76,7 @@ class Table(Family):
 
     def sources(self) -> list[Path]:
         path = self.path
-        files = [file for file in sorted(path.rglob("*")) if file.suffix in ENDINGS] if path.is_dir() else [path]
-        if not files:
-            raise UserError(f"{path} has no file that ends in {', '.join(ENDINGS)}")
-        return files
+        return files_below(path, ENDINGS) if path.is_dir() else [path]
 
     def read(self) -> Samples:
         files, root = self.sources(), self.path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from models.spike.lengths import real_steps
 from sdn.errors import UserError
 from sdn.neurons import LIF, SDNNeuron
 from src.callbacks.firing_rate import neurons
-from src.evaluation.twin import device_of, other_network
+from src.evaluation.twin import device_of, other_network, word_of
 from src.module import SequenceModule
 from src.tasks.metrics import Totals
 
@@ -69,6 +69,23 @@ class Activity:
     targets: Tensor | None = None
     raster: list[Tensor] = field(default_factory=list)  # of the first sample: (H, L) bool a layer
     sample: Tensor | None = None
+    reading: Reading | None = None  # of that sample, where it has one class
+
+
+@dataclass
+class Reading:
+    """The class of a sample, the one it was read as, and the probability it was given."""
+
+    target: int
+    guess: int
+    probability: float
+
+    def words(self, names: Sequence[str] | None) -> str:
+        """``a 3, read as 3 (probability 0.98)``; ``names`` of the classes, if they have any."""
+        target, guess = (
+            names[c] if names is not None and c < len(names) else str(c) for c in (self.target, self.guess)
+        )
+        return f"{target}, read as {guess} (probability {self.probability:.2f})"
 
 
 class _Watch:
@@ -146,14 +163,15 @@ def measure(module: SequenceModule, batches: Iterable[Batch], limit: int | None 
     pairs = dict(zip(own, neurons(other.backbone), strict=True)) if other is not None else {}
     watch, classes = _Watch(module, pairs), _Classes()
     figures, swapped = Totals(), Totals()
-    samples, steps, sample = 0, 0.0, None
+    samples, steps, sample, reading = 0, 0.0, None, None
     try:
         for batch in batches:
             x, y, z = _to(batch, device_of(module))
             length, watch.mask = _inside(module, x, z)
             output = module(x, z)
             watch.keep_raster = False
-            sample = x[0].cpu() if sample is None else sample
+            if sample is None:
+                sample, reading = x[0].cpu(), _reading(module, output, y)
             figures.add(module.task(output, y, z))
             theirs = other(x, z) if other is not None else None
             if theirs is not None:
@@ -171,12 +189,12 @@ def measure(module: SequenceModule, batches: Iterable[Batch], limit: int | None 
     return Activity(
         figures=_finite(module.task.report(figures.means())),
         layers=watch.layers,
-        neuron=type(own[0]).__name__,
+        neuron=word_of(own[0]),
         binary=all(is_binary(neuron) for neuron in own),
         samples=samples,
         mean_length=steps / samples,
         swapped=Swapped(
-            neuron=type(next(iter(pairs.values()))).__name__,
+            neuron=word_of(next(iter(pairs.values()))),
             figures=_finite(module.task.report(swapped.means())),
             changed_predictions=None if predictions is None else classes.changed,
         )
@@ -187,7 +205,16 @@ def measure(module: SequenceModule, batches: Iterable[Batch], limit: int | None 
         targets=targets,
         raster=watch.raster,
         sample=sample,
+        reading=reading,
     )
+
+
+def _reading(module: SequenceModule, output: Tensor, y: Tensor) -> Reading | None:
+    guess = module.task.predictions(output)
+    if guess is None or guess.is_floating_point() or guess.dim() != 1 or output.dim() != 2:
+        return None
+    p = output[0].float().softmax(-1)
+    return Reading(int(y[0]), int(guess[0]), float(p[guess[0]]))
 
 
 def is_binary(neuron: nn.Module) -> bool:

@@ -21,7 +21,7 @@ def shape_of(module: SequenceModule, length: float, rates: Sequence[float]) -> S
     if isinstance(encoder, nn.Linear):
         encoder_weights = encoder.weight.numel()
     elif isinstance(encoder, ConvEncoder):
-        encoder_weights = encoder.conv.weight.numel()
+        encoder_weights = encoder.conv.weight.numel() * (encoder.stride if encoder.pool else 1)
     else:  # a look-up, and of an adaptive embedding the projection of the widest cluster
         encoder_weights = max((p.numel() for p in getattr(encoder, "projections", [])), default=0)
     return Shape(

@@ -12,6 +12,13 @@ from sdn.weights import pretrained_taus
 from src.module import SequenceModule
 
 
+def word_of(neuron: nn.Module) -> str:
+    """How a config names this neuron: sdn, sltt, bptt; the name of the class for any other."""
+    if isinstance(neuron, SDNNeuron):
+        return "sdn"
+    return neuron.gradient if isinstance(neuron, LIF) else type(neuron).__name__
+
+
 def other_neuron(neuron: nn.Module) -> nn.Module | str:
     """The other kind, on the device of ``neuron``; or, where there is none, why, as half a sentence."""
     if isinstance(neuron, SDNNeuron):

@@ -308,7 +308,7 @@ class Page {
     $("head").hidden = run.t === 0 || run.done;
     const best = run.t ? run.answers[run.t - 1] : 0;
     const answer = run.t ? ` · ${entry.class_names[best]}, ${percent(run.probabilities[(run.t - 1) * entry.model.classes + best])}` : "";
-    $("progress").textContent = `${this.unit} ${number(run.t)} of ${number(L)}${answer}`;
+    $("progress").textContent = innerWidth < 700 ? `${run.t}/${L}${answer}` : `${this.unit} ${number(run.t)} of ${number(L)}${answer}`;
     $("bar").style.transform = `scaleX(${run.t / L})`;
     for (const raster of this.rasters) {
       const rate = run.t ? run.totals[raster.layer] / (run.t * entry.model.width) : 0;
@@ -334,9 +334,10 @@ class Page {
     const { layer, neuron } = run.watched;
     const at = layer * this.entry.model.width + neuron;
     const [before, current] = [run.engine.before[at], run.engine.current[at]];
-    const [leak, drive, sum] = [before - current, current, before].map((value) => value.toFixed(2).replace("-", "−"));
+    const [leak, drive, sum] = [before - current, Math.abs(current), before].map((value) => value.toFixed(2).replace("-", "−"));
+    const sign = current < 0 ? "−" : "+";
     const fires = before >= 1;
-    out.replaceChildren(`u′ = τu + I = ${leak} + ${drive} = ${sum} ${fires ? "≥" : "<"} 1: `, element(fires ? "b" : "span", "", fires ? "fires" : "silent"));
+    out.replaceChildren(`u′ = τu + I = ${leak} ${sign} ${drive} = ${sum} ${fires ? "≥" : "<"} 1: `, element(fires ? "b" : "span", "", fires ? "fires" : "silent"));
     this.potential.canvas.setAttribute("aria-label", `Potential of layer ${layer}, neuron ${neuron}: ${out.textContent}`);
   }
 
@@ -540,7 +541,7 @@ class Stopwatch {
     this.engine.step(this.given.at(this.t++));
   }
 
-  /* The median of the last measurements. */
+  /* The best of the last measurements: the others had to wait for something else. */
   microseconds(now) {
     if (now >= this.next) {
       this.next = now + 500;
@@ -553,7 +554,7 @@ class Stopwatch {
       }
       this.found = [...this.found.slice(-14), (1000 * spent) / steps];
     }
-    return [...this.found].sort((a, b) => a - b)[this.found.length >> 1];
+    return Math.min(...this.found);
   }
 }
 

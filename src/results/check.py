@@ -12,9 +12,12 @@ from typing import Any
 
 from sdn.errors import UserError
 from src.results.collect import RESULTS, load, settings
+from src.results.facts import ROOT
 from src.results.pages import BLOCK, FIGURE, PAGES, files
 
-_PERCENT = re.compile(r"\d[\d.,]* ?%")
+SECTIONS = ("Results", "Which neuron, and how fast")
+"""Of the README: where measured figures stand."""
+_NUMBER = re.compile(r"(?<![\w.])(\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?|\.\d+)")
 
 
 def problems(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> list[str]:
@@ -28,12 +31,12 @@ def problems(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> list[s
         for path, text in made.items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]
-    known = []
+    known, measured = [], measurements(results)
     for runs in records.values():
         known.append(runs[0]["config"])
         found += [problem for run in runs if (problem := _not_what_was_run(run))]
     for page in pages:
-        found += _typed_by_hand(page, known)
+        found += _typed_by_hand(page, known, measured)
     return found
 
 
@@ -83,21 +86,50 @@ def changed(run: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") ->
     return found
 
 
-def _typed_by_hand(page: Path, known: list[Mapping[str, Any]]) -> Iterator[str]:
-    """Figures and commands of learning outside the markers, where results stand."""
+def _typed_by_hand(page: Path, known: list[Mapping[str, Any]], measured: list[float]) -> Iterator[str]:
+    """Figures and commands outside the markers, where results stand: those of benchmarks and cards must be in them."""
     text = page.read_text(encoding="utf-8")
     if page.parent.name != "results":
-        at = re.search(r"^## Results\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-        text = at[1] if at else ""
-    text = FIGURE.sub("", BLOCK.sub("", text))
-    for line in text.splitlines():
-        if line.startswith("|") and _PERCENT.search(line):
-            yield f"{page}: a figure stands outside the markers, typed by hand: {line[:80]}"
-        for command in re.findall(r"`(python -m train [^`]*)`", line):
-            try:
-                composed = _compose(command)
-            except UserError as error:
-                yield f"{page}: `{command}` does not compose: {error}"
-                continue
-            if not any(not changed(settings(config), composed) for config in known):
-                yield f"{page}: `{command}` is the command of no collected run"
+        found = (re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL) for name in SECTIONS)
+        text = "\n".join(match[1] for match in found if match)
+    rows: list[str] = []
+    for line in [*FIGURE.sub("", BLOCK.sub("", text)).splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append(line)
+            continue
+        for row in rows[2:]:
+            if unknown := [number for number in _numbers(row) if not _measured(number, measured)]:
+                yield f"{page}: typed by hand and in no record or benchmark: {', '.join(unknown)} in {row[:80]}"
+        rows = []
+    yield from _commands(page, text, known)
+
+
+def _commands(page: Path, text: str, known: list[Mapping[str, Any]]) -> Iterator[str]:
+    for command in re.findall(r"`(python -m train [^`]*)`", BLOCK.sub("", text)):
+        try:
+            composed = _compose(command)
+        except UserError as error:
+            yield f"{page}: `{command}` does not compose: {error}"
+            continue
+        if not any(not changed(settings(config), composed) for config in known):
+            yield f"{page}: `{command}` is the command of no collected run"
+
+
+def _numbers(row: str) -> list[str]:
+    """The numbers of a table's row, of cells that begin with one; the first cell is a label."""
+    cells = [cell.strip(" *") for cell in row.strip().strip("|").split("|")[1:]]
+    return [number for cell in cells if re.match(r"\.?\d", cell) for number in _NUMBER.findall(cell)]
+
+
+def _measured(number: str, measured: list[float]) -> bool:
+    """Whether a measured value is the printed number, to the digits that are printed."""
+    digits = len(number.partition(".")[2])
+    value, half = float(number.replace(",", "")), 0.5 * 10**-digits
+    return any(abs(found - value) <= half * (1 + 1e-9) for found in measured)
+
+
+def measurements(results: Path = RESULTS) -> list[float]:
+    """Every number in the tables of the benchmarks and in the cards of the shipped SDNs."""
+    files = [*sorted((results / "benchmarks").glob("*.csv")), *sorted((ROOT / "sdn" / "pretrained").glob("*.md"))]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    return [float(number.replace(",", "")) for number in re.findall(r"(?<![\w.])\d[\d,]*\.\d+(?:e-?\d+)?|\.\d+", text)]

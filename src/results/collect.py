@@ -44,7 +44,8 @@ def read(folder: str | Path) -> dict[str, Any]:
 
 
 def collect(folder: str | Path, name: str | None = None, results: Path = RESULTS) -> Path:
-    """Keep the record of ``folder`` as ``results/runs/NAME-sSEED.json``; the path.
+    """Keep the record of ``folder`` as ``results/runs/NAME-sSEED.json``, with the energies of an evaluation where
+    ``python -m src.evaluate`` has been run on it; the path.
 
     Args:
         name: of the settings; runs that differ only in their seed share it. Default: experiment and a hash.
@@ -53,7 +54,7 @@ def collect(folder: str | Path, name: str | None = None, results: Path = RESULTS
         UserError: as :func:`read`, or a name that is none.
     """
     record = read(folder)
-    kept = portable(record)
+    kept = portable(record) | evaluated(Path(folder))
     name = name or f"{experiment(kept['command'])}-{settings_hash(kept['config'])[:6]}"
     if not _NAME.fullmatch(name):
         raise UserError(f"a name has small letters, digits, dots and hyphens, not {name!r}")
@@ -72,6 +73,24 @@ def portable(record: Mapping[str, Any]) -> dict[str, Any]:
     names = sorted({name for row in record["epochs"] for name in row})
     kept["epochs"] = {name: [row.get(name) for row in record["epochs"]] for name in names}
     return kept
+
+
+def evaluated(folder: Path) -> dict[str, Any]:
+    """``{"evaluation": ...}``, flat numbers of the run's ``evaluation.json`` (joules a sample); empty where there is
+    none."""
+    path = folder / "evaluation" / "evaluation.json"
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    energy = found["energy"]
+    flat = {"samples": found["samples"], "split": found["split"], "memory": energy["memory"]["level"]}
+    for form in ("spiking", "dense", "spiking_int8", "dense_int8"):
+        for key in ("joules", "joules_with_memory") if energy[form] else ():
+            flat[f"{form}_{key}"] = energy[form][key]
+    for row in energy["break_even"]:
+        for key in ("operations", "with_memory"):
+            flat[f"break_even_{row['form']}_{row['twin']}_{key}"] = row[key]
+    return {"evaluation": flat}
 
 
 def facts_of(record: Mapping[str, Any], step: int | None = None, weights: str = "best.ckpt") -> dict[str, Any]:

@@ -89,9 +89,9 @@ class Record(Callback):
         self._write(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._ended is not None:
-            self._note_training(trainer)
-            self._write(trainer)
+        self._note_training(trainer)
+        if self.epochs:
+            self._write(trainer)  # with the training figures of the epoch that has ended
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:

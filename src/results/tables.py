@@ -7,12 +7,15 @@ A table has a name, ``columns`` and ``rows``. A column has a ``head`` and says w
                       mean ± standard deviation over the seeds; with ``scale`` (100 for percent) and ``digits``
 ``firing_rate``       the mean rate of ``firing_rates``, likewise
 ``parameters``        their number; ``steps`` and ``epochs`` of the run
-``minutes``,``hours`` of one run, the mean over the seeds
+``minutes``,``hours`` of one run, the mean over the seeds; ``step_ms``: processor time of the main process a step
+``evaluation/KEY``    of ``python -m src.evaluate``, if it was run before the run was collected, such as
+                      ``evaluation/spiking_joules_with_memory`` (with ``scale`` 1e6: microjoules a sample)
 ``seeds``             which
 ``command``           of the first seed
 any other word        what the row says under that word: a label, a rival's figure with its source
 ====================  ===============================================================================================
 
+A word of the row in braces is put in: ``evaluation/spiking_{key}`` with ``key: joules`` in the row.
 A row names its ``runs``, the name under which records were collected; a row without runs may hold words only.
 """
 
@@ -31,7 +34,7 @@ from sdn.errors import UserError
 from src.results.collect import RESULTS
 
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
-_NUMBERS = ("parameters", "steps", "epochs", "minutes", "hours", "seeds", "firing_rate")
+_NUMBERS = ("parameters", "steps", "epochs", "minutes", "hours", "step_ms", "seeds", "firing_rate")
 
 
 def read_tables(results: Path = RESULTS) -> dict[str, dict[str, Any]]:
@@ -70,7 +73,7 @@ def cells(table: Mapping[str, Any], records: Records) -> tuple[list[str], list[l
 
 
 def _cell(column: Mapping[str, Any], row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
-    show = column["show"]
+    show = column["show"].format_map(row)
     if "/" not in show and show not in (*_NUMBERS, "command"):
         return str(row.get(show, ""))
     if not runs:
@@ -86,7 +89,9 @@ def _cell(column: Mapping[str, Any], row: Mapping[str, Any], runs: Sequence[Mapp
         return f"{max(first['epochs']['step']):,}" if show == "steps" else str(max(first["epochs"]["epoch"]) + 1)
     values = [value(run, show) for run in runs]
     digits = column.get("digits", 2)
-    return spread([v * column.get("scale", 1) for v in values], digits, deviation=show not in ("minutes", "hours"))
+    return spread(
+        [v * column.get("scale", 1) for v in values], digits, deviation=show not in ("minutes", "hours", "step_ms")
+    )
 
 
 def value(run: Mapping[str, Any], figure: str) -> float:
@@ -97,7 +102,11 @@ def value(run: Mapping[str, Any], figure: str) -> float:
     """
     if figure in ("minutes", "hours"):
         return run["seconds"] / {"minutes": 60, "hours": 3600}[figure]
-    if figure == "firing_rate":
+    if figure == "step_ms":
+        return 1000 * run["cpu_seconds"] / max(run["epochs"]["step"])
+    if figure.startswith("evaluation/"):
+        found = run.get("evaluation", {}).get(figure.partition("/")[2])
+    elif figure == "firing_rate":
         found = (run["firing_rates"] or {}).get("mean")
     else:
         places = ((run["test"] or {}).get("figures", {}), run["best"] or {})

@@ -43,7 +43,8 @@ class Task(nn.Module):
     """``task(output, y, z) -> {"loss": (sum, count), ...}``; training minimises sum / count of ``loss``.
 
     Sums instead of means make every reported figure exact over batches of any size and over processes. A task that
-    needs its own encoder or decoder (tied embeddings) sets ``encoder`` or ``decoder`` and the config names none.
+    needs its own encoder or decoder (tied embeddings) sets ``encoder`` or ``decoder``, to ``nn.Identity()`` for none at
+    all, and the config names none.
     Subclasses are built as ``cls(data, d_model, **task config)``.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.spike.adaptive import AdaptiveEmbedding, AdaptiveSoftmax
 from sdn.errors import UserError
@@ -30,7 +30,7 @@ class LanguageModel(Task):
         self,
         data: Shapes,
         d_model: int,
-        cutoffs: Sequence[int],
+        cutoffs: Sequence[int] | None = None,
         div_val: int = 4,
         dropemb: float = 0.0,
         dropsoft: float = 0.0,
@@ -40,13 +40,21 @@ class LanguageModel(Task):
     ) -> None:
         super().__init__()
         if data.n_tokens is None:
-            raise UserError("this data set delivers numbers, not tokens; task=lm wants dataset=wt103 or wt2")
+            raise UserError("this data set delivers numbers, not tokens; task=lm wants pipeline=corpus, wt103 or wt2")
+        cutoffs = default_cutoffs(data.n_tokens, d_model, div_val) if cutoffs is None else cutoffs
         self.encoder = AdaptiveEmbedding(data.n_tokens, d_model, cutoffs, div_val, dropemb, init_scale)
+        self.decoder = nn.Identity()  # the softmax wants its targets: it is a part of the loss
         self.head = AdaptiveSoftmax(self.encoder, dropsoft, bias_scale)
         self.batch_perplexity = batch_perplexity
 
     def forward(self, output: Tensor, y: Tensor, z: dict[str, Any]) -> Sums:
-        """Sums of ``loss`` over the tokens that count."""
+        """Sums of ``loss`` over the tokens that count.
+
+        Raises:
+            UserError: the data are no text to be continued.
+        """
+        if y.shape != output.shape[:2]:
+            raise UserError("task=lm predicts the next token of a text; it wants pipeline=corpus, wt103 or wt2")
         counts = y >= 0
         if (weight := z.get("weight")) is not None:
             counts &= weight.to(y.device).unsqueeze(1) > 0
@@ -67,3 +75,14 @@ class LanguageModel(Task):
         if self.batch_perplexity or "loss" not in means:
             return means
         return {**means, "ppl": math.exp(means["loss"]) if means["loss"] < 700 else math.inf}
+
+
+def default_cutoffs(n_tokens: int, d_model: int, div_val: int) -> list[int]:
+    """Clusters in proportion to those of WikiText-103: the first 7.5, 15 and 75 % of a vocabulary sorted by frequency,
+    as many as leave the rarest tokens a width; of a small vocabulary only the rarest token is apart."""
+    if n_tokens < 5000:
+        return [n_tokens - 1]
+    edges = [round(n_tokens * share) for share in (0.075, 0.15, 0.75)]
+    while len(edges) > 1 and d_model // div_val ** len(edges) < 4:
+        edges.pop(0)
+    return edges

@@ -265,7 +265,7 @@ def test_a_stream_of_another_rate(decoder):
     for t in range(25):
         logits, state = network.step(x[:, t], state, rate=2.0)
         again, saved = network.step(x[:, t], saved, constants)
-        assert torch.equal(logits, again)
+        torch.testing.assert_close(logits, again, rtol=0, atol=1e-12)  # one of them by compiled code
     torch.testing.assert_close(logits, whole[:, -1] if whole.dim() == 3 else whole, rtol=0, atol=1e-10)
     assert not torch.allclose(logits, network(x)[:, -1] if whole.dim() == 3 else network(x))
 

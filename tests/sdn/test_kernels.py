@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sdn import kernels, ops
-from sdn.kernels import cpu, lanes, plain, threads
+from sdn.kernels import cpu, cpu_jit, cpu_tile, plain, threads
 from sdn.lif import lif_reference
 
 
@@ -50,7 +50,7 @@ def test_use_is_undone_by_an_error():
 def test_no_cache_folder(monkeypatch):
     """Neither the package's folder nor the user's can be written: compiled in memory."""
     monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    assert lanes.jit(lambda x: x + 1)(1) == 2
+    assert cpu_jit.jit(lambda x: x + 1)(1) == 2
 
 
 def _in_child(queue, current):
@@ -92,8 +92,8 @@ def test_spread_passes_errors_on():
 def test_stretches_fit(rows, steps, workers):
     n, blocks = cpu.stretches(rows, steps, workers)
     assert n >= 1
-    assert n * blocks * lanes.BLOCK <= steps
-    assert n == 1 or rows * n <= 2 * workers * lanes.LANES
+    assert n * blocks * cpu_tile.BLOCK <= steps
+    assert n == 1 or rows * n <= 2 * workers * cpu_tile.LANES
 
 
 @pytest.mark.parametrize("n", [2, 5])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from sdn.errors import UserError
 from src.dataloaders.cache import cached_tensors
@@ -116,3 +121,51 @@ def test_random_permutation_is_one_for_all_splits_and_travels_with_the_network(i
     assert "permutation" not in rows.facts()
     with pytest.raises(UserError, match="bitreversal, random"):
         MNIST(permutation="radnom")
+
+
+# -- what cannot be -----------------------------------------------------------------------------------------------
+
+
+def png(height: int = 28, width: int = 28, mode: str = "L") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+GOOD = png()
+LABELS = [i % 10 for i in range(40)]
+
+
+def table(labels: list, pictures: list | None = None, column: str = "label", kind: pa.DataType | None = None):
+    encoded = [None if raw is None else {"bytes": raw, "path": None} for raw in pictures or [GOOD] * 40]
+    form = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.table({"image": pa.array(encoded, form), column: pa.array(labels, kind)})
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "sentence"),
+    [
+        (table(LABELS, column="y"), None, "no column 'label' for the classes"),
+        (table([*LABELS[:-1], 12]), None, "the label of row 39 of train in .* is 12, but the classes are 0 to 9"),
+        (table([*LABELS[:-1], 300]), None, "row 39 of train in .* is 300"),
+        (table(LABELS), table([-1] * 40), "row 0 of test in .* is -1"),
+        (table([*LABELS[:-1], None], kind=pa.int64()), None, "row 39 of train in .* is missing"),
+        (table([1.5] * 40), None, "is 1.5, which is no class"),
+        (table([math.nan] * 40), None, "is missing"),
+        (table([str(label) for label in LABELS]), None, "is '0', but this data set's are whole numbers"),
+        (table(LABELS, [GOOD] * 39 + [b"\x89PNGx"]), None, "row 39 of train in .* is damaged or no picture"),
+        (table(LABELS, [GOOD] * 39 + [GOOD[:-30]]), None, "row 39 of train in .* cannot be read"),
+        (table(LABELS, [GOOD] * 39 + [b""]), None, "row 39 of train in .* is damaged or no picture"),
+        (table(LABELS, [GOOD] * 39 + [None]), None, "picture of row 39 of train in .* is missing"),
+        (table(LABELS, [GOOD] * 39 + [png(30_000, 30_000, "1")]), None, "too large to open"),
+        (table(LABELS, [png(56, 14)] * 40), None, "14 x 56 pixels instead of 28 x 28"),
+        (table(LABELS, [GOOD] * 39 + [png(29, 28)]), None, "row 39 of train in .* has 28 x 29 pixels"),
+    ],
+)
+def test_labels_and_pictures_that_cannot_be(tmp_path: Path, train: pa.Table, test: pa.Table | None, sentence: str):
+    (tmp_path / "data/mnist").mkdir(parents=True)
+    pq.write_table(train, tmp_path / "data/mnist/train-0.parquet")
+    pq.write_table(test or train, tmp_path / "data/mnist/test-0.parquet")
+    with pytest.raises(UserError, match=sentence):
+        MNIST(val_size=10).prepare()
+    assert not list((tmp_path / "cache").glob("*.safetensors"))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sdn.fitting.data import load
 from src.evaluation.report import figures
-from src.evaluation.report.page import Section, Table, data_uri, write_page
+from src.evaluation.report.page import Section, Table, data_uri, drawing, write_page
 
 
 def demo_page(
@@ -67,7 +67,7 @@ def _data(commands: Mapping[str, str], out: Path) -> Section:
     top.vlines(np.nonzero(spike)[0], 1, 1.6, color=figures.SPIKE, lw=1.2, label="spikes")
     bottom.plot(mem, color=figures.INK, lw=1, drawstyle="steps-post", label="decayed potential, the SDN's target")
     for ax in (top, bottom):
-        ax.legend(fontsize=7, loc="upper right")
+        figures.legend_above(ax)
     figure.tight_layout()
     rate = float(training.spike.float().mean())
     text = (
@@ -78,7 +78,7 @@ def _data(commands: Mapping[str, str], out: Path) -> Section:
         "1. Neurons are simulated",
         text,
         commands["simulate"],
-        pictures=[(data_uri(figure), "The first steps of one neuron.")],
+        pictures=[(drawing(figure), "The first steps of one neuron.")],
     )
 
 
@@ -118,7 +118,7 @@ def _training(commands: Mapping[str, str], runs: Mapping[str, Any]) -> Section:
         "3. A SpikingSSM learns with it",
         text,
         commands["train with the SDN"],
-        pictures=[(data_uri(picture), "Training with the SDN and with the exact neuron.")],
+        pictures=[(drawing(picture), "Training with the SDN and with the exact neuron.")],
     )
 
 
@@ -143,8 +143,11 @@ def _spikes(sdn: Mapping[str, Any], exact: Mapping[str, Any]) -> Section:
         "4. What it says, and how often it fires",
         table=Table(["", "firing rate, SDN", "firing rate, exact", "dead neurons"], rows),
         pictures=[
-            (data_uri(raster), "One test digit: its pixels, and the spikes of each layer while they arrive."),
-            (data_uri(confusion), "Test set, predicted against true digits."),
+            (
+                drawing(raster),
+                f"One test digit, {activity.reading.words(None)}: its pixels, and the spikes of each layer meanwhile.",
+            ),
+            (drawing(confusion), "Test set, predicted against true digits."),
         ],
     )
 

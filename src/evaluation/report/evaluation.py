@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from src.evaluation.activity import Activity
 from src.evaluation.compare import FORMS, MEANING
 from src.evaluation.report import figures
-from src.evaluation.report.page import Section, Table, data_uri, write_page
+from src.evaluation.report.page import Section, Table, drawing, write_page
 
 NAMES = {
     "spiking": "spikes",
@@ -37,7 +37,7 @@ def evaluation_page(path: str | Path, module: nn.Module, activity: Activity, res
         f"{result['mean_length']:.0f} steps each on average, neuron {result['neuron']}."
     )
     sections = [
-        _spikes(activity, result),
+        _spikes(activity, result, module.facts().get("class_names")),
         _thresholds(module),
         _energy(result),
         _break_even(result),
@@ -48,7 +48,7 @@ def evaluation_page(path: str | Path, module: nn.Module, activity: Activity, res
     write_page(path, "Evaluation", lead, facts, [section for section in sections if section])
 
 
-def _spikes(activity: Activity, result: Mapping[str, Any]) -> Section:
+def _spikes(activity: Activity, result: Mapping[str, Any], names: Sequence[str] | None) -> Section:
     rows = [
         [f"layer {i}", f"{la['firing_rate']:.2%}", f"{la['dead']} of {la['neurons']}", str(la["saturated"])]
         for i, la in enumerate(result["layers"])
@@ -58,12 +58,13 @@ def _spikes(activity: Activity, result: Mapping[str, Any]) -> Section:
         signal = activity.sample[:, 0].numpy()
     raster = figures.raster([s.numpy() for s in activity.raster], signal)
     rates = figures.rates_by_layer([layer.rates.numpy() for layer in activity.layers])
+    shown = "One sample" if activity.reading is None else f"One sample, {activity.reading.words(names)}"
     return Section(
         "Spikes",
         table=Table(["", "firing rate", "dead neurons", "saturated neurons"], rows),
         pictures=[
-            (data_uri(rates), "Firing rate by layer and over the neurons of a layer."),
-            (data_uri(raster), "One sample: its input, where it is one number a step, and the spikes of every layer."),
+            (drawing(rates), "Firing rate by layer and over the neurons of a layer."),
+            (drawing(raster), f"{shown}: its input, where it is one number a step, and the spikes of every layer."),
         ],
         note=f"{result['synaptic_operations']:.3g} synaptic operations a sequence: weights added because of a spike.",
     )
@@ -72,7 +73,7 @@ def _spikes(activity: Activity, result: Mapping[str, Any]) -> Section:
 def _confusion(activity: Activity) -> Section:
     classes = int(max(activity.predictions.max(), activity.targets.max())) + 1
     picture = figures.confusion(activity.predictions.cpu(), activity.targets.cpu(), classes)
-    return Section("Confusion", pictures=[(data_uri(picture), "Predicted against true classes.")])
+    return Section("Confusion", pictures=[(drawing(picture), "Predicted against true classes.")])
 
 
 def _thresholds(module: nn.Module) -> Section | None:
@@ -86,7 +87,7 @@ def _thresholds(module: nn.Module) -> Section | None:
     picture = figures.thresholds([v.cpu().numpy() for v in learnt])
     spread = torch.cat(learnt)
     text = f"Thresholds start at 1 and were learnt to lie between {spread.min():.3g} and {spread.max():.3g}."
-    return Section("Thresholds", text, pictures=[(data_uri(picture), "Learnt thresholds of each layer.")])
+    return Section("Thresholds", text, pictures=[(drawing(picture), "Learnt thresholds of each layer.")])
 
 
 def _by_kind(parts: list[dict[str, Any]]) -> dict[str, float]:
@@ -113,7 +114,7 @@ def _energy(result: Mapping[str, Any]) -> Section:
             NAMES[form],
             f"{energy[form]['joules'] * 1e6:.4g}",
             f"{energy[form]['joules_with_memory'] * 1e6:.4g}",
-            f"{energy[form]['bytes'] / 1e3:.4g}",
+            f"{energy[form]['bytes'] / 1e3:,.0f}",
         ]
         for form in forms
     ]
@@ -133,7 +134,7 @@ def _energy(result: Mapping[str, Any]) -> Section:
         table=Table(["", "operations, µJ", "with memory, µJ", "kB moved a sample"], rows),
         pictures=[
             (
-                data_uri(figures.energy_bars({NAMES[form]: _by_kind(energy[form]["parts"]) for form in forms})),
+                drawing(figures.energy_bars({NAMES[form]: _by_kind(energy[form]["parts"]) for form in forms})),
                 "Energy of one sample with memory, by part.",
             )
         ],

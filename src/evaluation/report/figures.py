@@ -8,11 +8,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+_DRAWN = 4000
 INK, SPIKE, SOFT = "#24324a", "#b3421f", "#8fa3b8"
 
 
 def _bare(ax: object) -> None:
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def legend_above(ax: object, columns: int = 4) -> None:
+    """Above the axes, where no curve is."""
+    ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderaxespad=0.2)
 
 
 def raster(layers: Sequence[NDArray], signal: NDArray | None = None, most: int = 64) -> Figure:
@@ -28,7 +34,8 @@ def raster(layers: Sequence[NDArray], signal: NDArray | None = None, most: int =
     for i, (ax, spikes) in enumerate(zip(axes, layers, strict=True)):
         shown = spikes[:most]
         neuron, time = np.nonzero(shown)
-        ax.scatter(time, neuron, s=2, marker="|", color=SPIKE, linewidths=0.8)
+        many = len(time) > _DRAWN  # a picture of them inside the drawing, which else has an element for each
+        ax.plot(time, neuron, "|", color=SPIKE, ms=min(6.0, max(3.2, 120 / len(shown))), mew=1.1, rasterized=many)
         ax.set(ylabel=f"layer {i}", ylim=(-1, len(shown)), xlim=(-0.5, spikes.shape[1] - 0.5))
         ax.set_title(f"{spikes.mean():.1%} of neuron steps fire", fontsize=8, loc="right", color=INK)
         _bare(ax)
@@ -47,7 +54,7 @@ def rates_by_layer(rates: Sequence[ArrayLike]) -> Figure:
         right.hist(np.asarray(r), bins=np.linspace(0, 1, 41), histtype="step", label=f"layer {i}")
     right.set(xlabel="firing rate of a neuron", ylabel="neurons", yscale="log")
     if len(rates) <= 8:
-        right.legend(fontsize=7)
+        legend_above(right)
     for ax in (left, right):
         _bare(ax)
     figure.tight_layout()
@@ -79,7 +86,7 @@ def energy_bars(forms: Mapping[str, Mapping[str, float]]) -> Figure:
         ax.bar(left, [values[kind] * 1e6 for kind in kinds], width, label=name, color=color)
     ax.set_xticks(where, kinds)
     ax.set(ylabel="µJ a sample")
-    ax.legend(fontsize=8)
+    legend_above(ax)
     _bare(ax)
     figure.tight_layout()
     return figure
@@ -91,12 +98,18 @@ def confusion(predictions: ArrayLike, targets: ArrayLike, classes: int) -> Figur
     np.add.at(counts, (np.asarray(targets), np.asarray(predictions)), 1)
     figure = Figure(figsize=(4.6, 4.2))
     ax = figure.subplots()
-    ax.imshow(counts, cmap="Oranges", norm="symlog" if counts.max() > 50 else None)
+    ax.imshow(np.ma.masked_equal(counts, 0), cmap="Oranges", norm="symlog" if counts.max() > 50 else None)
     if classes <= 12:
         for (i, j), n in np.ndenumerate(counts):
             if n:
                 ax.text(
-                    j, i, str(n), ha="center", va="center", fontsize=7, color="white" if n > counts.max() / 2 else INK
+                    j,
+                    i,
+                    str(n),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if n > counts.max() / 2 else "#222222",
                 )
         ax.set(xticks=range(classes), yticks=range(classes))
     ax.set(xlabel="predicted", ylabel="true")
@@ -106,7 +119,7 @@ def confusion(predictions: ArrayLike, targets: ArrayLike, classes: int) -> Figur
 
 def curves(runs: Mapping[str, Mapping[str, NDArray]], names: Mapping[str, str]) -> Figure:
     """Training curves: ``runs[run][column]`` against the epoch, a panel for each of ``names`` (column -> title)."""
-    figure = Figure(figsize=(3.6 * len(names), 3))
+    figure = Figure(figsize=(3.6 * len(names), 3.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(names)))
     for ax, (column, title) in zip(axes, names.items(), strict=True):
         for color, (run, table) in zip((INK, SPIKE, "#3d8b5f", "#8a5aa8"), runs.items(), strict=False):
@@ -116,6 +129,6 @@ def curves(runs: Mapping[str, Mapping[str, NDArray]], names: Mapping[str, str]) 
         ax.set(xlabel="epoch", title=title)
         ax.grid(alpha=0.25)
         _bare(ax)
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=len(runs), frameon=False)
     return figure

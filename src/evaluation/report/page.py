@@ -10,9 +10,12 @@ from os import PathLike
 from pathlib import Path
 
 import jinja2
+import matplotlib
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from sdn.files import write_text
+from src.evaluation.report.figures import INK, SOFT, SPIKE
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -33,8 +36,20 @@ class Section:
     text: str = ""
     command: str = ""
     table: Table | None = None
-    pictures: Sequence[tuple[str, str]] = field(default_factory=tuple)  # (data URI, caption)
+    pictures: Sequence[tuple[Markup | str, str]] = field(default_factory=tuple)  # (drawing or data URI, caption)
     note: str = ""
+
+
+def drawing(figure: Figure) -> Markup:
+    """A matplotlib figure as an inline SVG whose ink, soft and mark colours are those of the page, light or dark."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", dpi=200)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, name in ((INK, "ink"), ("#000000", "ink"), (SOFT, "soft"), (SPIKE, "mark")):
+        svg = svg.replace(colour, f"var(--{name})")
+    return Markup(svg)
 
 
 def data_uri(picture: Figure | str | PathLike[str]) -> str:

@@ -18,6 +18,7 @@ from sdn.fitting import run as fit_run
 from sdn.fitting.checkpoint import load_checkpoint, load_sdn
 from sdn.fitting.data import load
 from sdn.fitting.fit import Fit, FitConfig
+from sdn.lock import owned
 from sdn.network import SDN
 from sdn.weights import load_reduced
 
@@ -190,6 +191,50 @@ def test_resume_equals_unbroken_run_after_sigkill(fit, data_file):
         torch.set_num_threads(threads)
     assert same_bits(killed, fit.dir)
     assert table(killed) == table(fit.dir)
+
+
+def broken_off(fit, monkeypatch, epoch, *options):
+    """A fit that Ctrl-C ends in the given epoch."""
+    with monkeypatch.context() as patch:
+
+        def breaks(self, current, mem, lr, whole=Fit.step):
+            if self.epoch == epoch:
+                raise KeyboardInterrupt
+            return whole(self, current, mem, lr)
+
+        patch.setattr(Fit, "step", breaks)
+        assert fit(*options) == 130
+
+
+def test_ctrl_c_says_where_to_go_on_and_leaves_a_reduced_network(fit, monkeypatch, capsys):
+    broken_off(fit, monkeypatch, 2, "--epochs", "4")
+    assert f"go on with --resume {fit.dir}" in capsys.readouterr().err
+    best = load_checkpoint(fit.dir / fit_run.BEST)
+    reduced = load_reduced(fit.dir / fit_run.REDUCED, tau=0.2)
+    assert reduced.meta["epoch"] == best["epoch"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_last_checkpoint_does_not_stop_a_resumed_run(fit, monkeypatch, capsys, damage):
+    fit("--epochs", "4")
+    whole = fit.dir
+    fit.dir = whole.with_name("broken")
+    broken_off(fit, monkeypatch, 3, "--epochs", "4")
+    last = fit.dir / fit_run.LAST
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 16
+    last.write_bytes({"cut": content[:2000], "flipped": content, "empty": b""}[damage])
+    capsys.readouterr()
+    assert fit(where="--resume") == 0
+    assert "going on from" in capsys.readouterr().err
+    assert same_bits(whole, fit.dir)
+    assert table(whole) == table(fit.dir)
+
+
+def test_two_fits_in_one_folder(fit, capsys):
+    with owned(fit.dir):
+        assert fit("--epochs", "1") == 2
+    assert "is in use by process" in capsys.readouterr().err
 
 
 def test_resume_of_a_finished_run_says_so(fit, capsys):

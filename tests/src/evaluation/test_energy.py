@@ -47,3 +47,16 @@ def test_plain_form_adds_the_input_instead_of_multiplying_by_b():
 def test_nonsense_is_refused(bad):
     with pytest.raises(UserError):
         count(Shape(d_model=2, d_state=2, length=1, **bad))
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_an_encoder_of_windows_works_once_a_step_or_once_a_sample(pool):
+    from types import SimpleNamespace
+
+    from src.config import compose
+    from src.evaluation.sizes import shape_of
+    from src.module import SequenceModule
+
+    config = compose("experiment=spikingssm/imdb_windows", "model.d_model=8", f"encoder.pool={str(pool).lower()}")
+    module = SequenceModule(config, SimpleNamespace(d_input=1, d_output=2, n_tokens=20, l_max=64))
+    assert shape_of(module, 10.0, [0.1, 0.1]).encoder_weights == 16 * 7 * 8 * (4 if pool else 1)

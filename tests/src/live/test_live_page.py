@@ -200,3 +200,15 @@ def test_a_network_file_cannot_name_any_class_as_its_data(make_network, tmp_path
         save(network, tmp_path / "n.safetensors")
         assert export.main([str(tmp_path / "n.safetensors"), str(tmp_path / "page.html")]) == 2
         assert "names no data set of this repository" in capsys.readouterr().err
+
+
+def test_the_page_in_docs_is_the_one_the_sources_make_and_small():
+    path = HERE.parent.parent / "docs" / "live.html"
+    parser = _Scripts()
+    parser.feed(path.read_text())
+    style, data, script = (text for _, text in parser.scripts)
+    hint = "run python tools/screenshots.py"
+    assert script == "\n".join((HERE / name).read_text() for name in SCRIPTS), hint
+    assert style == (HERE / "page.css").read_text(), hint
+    assert [e["name"] for e in json.loads(data)] == ["digits", "electrocardiogram"]
+    assert path.stat().st_size < 1_500_000

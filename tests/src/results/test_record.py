@@ -69,6 +69,7 @@ def test_the_history_survives_an_interruption(run_in, tmp_path):
     broken = _record(tmp_path / "one")
     assert not broken["finished"]
     assert [row["step"] for row in broken["epochs"]] == [12]
+    assert "train/loss" in broken["epochs"][0]
     run_in("two", *options)
     whole, resumed = _record(tmp_path / "whole"), _record(tmp_path / "two")
     # the firing rate in training is of sampled batches: in the epoch that was broken off, of those after it went on

@@ -116,13 +116,16 @@ def test_the_check_finds_figures_and_commands_typed_by_hand(results):
     page = results / "README.md"
     fitting = " ".join(WORDS)
     for line, what in (
-        ("| mnist | 99.9 % |", "typed by hand"),
+        ("| task | figure |\n|---|---|\n| mnist | 99.9 % |", "typed by hand and in no record or benchmark: 99.9"),
+        ("| task | figure |\n|---|---|\n| mnist 12 % | 0.123 ms |", None),  # the label is none, the other a benchmark's
         ("`python -m train experiment=spikingssm/digits model.d_mode=8`", "does not compose"),
         ("`python -m train experiment=spikingssm/digits model.d_model=8`", "no collected run"),  # the limit is missing
         (f"`python -m train {fitting}`", None),
         (f"`python -m train {fitting} train.seed=7`", None),
     ):
         before = page.read_text()
+        (results / "benchmarks").mkdir(exist_ok=True)
+        (results / "benchmarks/x.csv").write_text("name,milliseconds\nx,0.12345\n")
         page.write_text(before + line + "\n")
         found = _problems(results)
         assert (found == []) if what is None else (what in found[0] and len(found) == 1), (line, found)
@@ -142,6 +145,23 @@ def test_a_key_that_came_later_is_no_difference_but_one_that_went_is():
         "a (1 was run, 2 is printed)",
         "m.x",
     ]
+
+
+def test_energies_of_an_evaluation_are_kept_with_the_run(tmp_path):
+    run = _run(tmp_path / "run")
+    forms = {form: {"joules": 1e-6, "joules_with_memory": 2e-6} for form in ("spiking", "dense", "dense_int8")}
+    energy = forms | {"spiking_int8": None, "memory": {"level": "1MB"}}
+    energy["break_even"] = [{"form": "spiking", "twin": "dense_int8", "operations": 0.2, "with_memory": 0.1}]
+    (run / "evaluation").mkdir()
+    (run / "evaluation/evaluation.json").write_text(json.dumps({"samples": 5, "split": "test", "energy": energy}))
+    collect.collect(run, "x", tmp_path)
+    columns = [
+        {"head": "µJ", "show": "evaluation/spiking_{key}", "scale": 1e6, "digits": 1},
+        {"head": "rate", "show": "evaluation/break_even_spiking_dense_int8_with_memory", "digits": 1},
+        {"head": "ms", "show": "step_ms", "digits": 0},
+    ]
+    _, rows = cells({"columns": columns, "rows": [{"runs": "x", "key": "joules_with_memory"}]}, collect.load(tmp_path))
+    assert rows == [["2.0", "0.1", "13333"]]  # 80 s of processor time for 6 steps
 
 
 def test_runs_that_differ_in_more_than_their_seed_need_two_names(tmp_path, results):

@@ -1,0 +1,153 @@
+"""A network's numbers as arrays for the loops of :mod:`models.spike.stream_kernels`, and when they are stale."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sdn.errors import UserError
+
+from .constants import step_constants
+from .gate import refuse_not_finite
+from .heads import EmbeddingEncoder, LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
+
+if TYPE_CHECKING:
+    from .network import Network
+
+_NORMS = {"none": 0, "affine": 1, "layer": 2}
+_POOL, _LAST, _EVERY_STEP = 0, 1, 2
+
+
+@functools.cache
+def kernels() -> ModuleType:
+    """The compiled loops.
+
+    Raises:
+        UserError: numba is not installed.
+    """
+    try:
+        from . import stream_kernels
+    except ImportError as error:
+        raise UserError("the streaming engine is compiled by numba; pip install numba") from error
+    return stream_kernels
+
+
+class CompiledNetwork:
+    """The ``arguments`` of ``stream_kernels.advance`` between the samples and the state, and the gate before it.
+
+    Raises:
+        UserError: an encoder, decoder or neuron that the loops do not compute, a bidirectional or a training network.
+    """
+
+    def __init__(self, network: Network, rate: float = 1.0, dtype: Any = np.float32) -> None:
+        kernels()
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise UserError(f"the engine computes in float32 or float64, not {self.dtype}")
+        if network.training:
+            raise UserError("a model streams with fixed statistics and no dropout; call model.eval() first")
+        refuse_windows(network.encoder)
+        encoder, decoder, model = network.encoder, network.decoder, network.backbone
+        if type(encoder) not in (LinearEncoder, EmbeddingEncoder):
+            raise UserError("the engine reads through a linear encoder or an embedding; others stream by network.step")
+        if type(decoder) not in (SequenceDecoder, StepDecoder):
+            raise UserError("the engine answers by a sequence or per-step decoder; others stream by network.step")
+        c = step_constants(model, "event_engine", rate)
+        norms, self.every_step = c.norms, isinstance(decoder, StepDecoder)
+        mode = _EVERY_STEP if self.every_step else _POOL if decoder.mode == "pool" else _LAST
+        self.mode = mode
+        tokens = isinstance(encoder, EmbeddingEncoder)
+        self.n_tokens = encoder.num_embeddings if tokens else None
+        self.d_input = 0 if tokens else encoder.in_features
+        table = encoder.weight if tokens else encoder.weight.T
+        bias = table.new_zeros(model.d_model) if tokens or encoder.bias is None else encoder.bias
+        self.arguments = (
+            (self._array(table), self._array(bias)),
+            (
+                *(self._pairs(z) for z in (c.A, c.B, c.drive / c.B)),
+                *map(self._array, (c.D, c.tau, c.u_r, c.weight.transpose(1, 2), c.bias)),
+            ),
+            (
+                self._array(torch.stack([norm.scale for norm in norms])),
+                self._array(torch.stack([norm.shift for norm in norms])),
+                np.array([norms[0].eps], self.dtype),
+            ),
+            (_NORMS[norms[0].kind], bool(model.prenorm), bool(c.soft), mode),
+            (self._array(decoder.output.weight.T), self._array(decoder.output.bias)),
+        )
+        self.n_layers, self.d_model, self.n_modes = c.A.shape
+        self.d_output = decoder.output.out_features
+        self._no_ids = np.empty((0, 0), np.int64)
+        self._no_numbers = np.empty((0, 0, 0), self.dtype)
+
+    def _array(self, tensor: Tensor) -> NDArray:
+        return np.ascontiguousarray(tensor.detach().cpu().numpy(), self.dtype)
+
+    def _pairs(self, tensor: Tensor) -> NDArray:
+        return self._array(torch.view_as_real(tensor.contiguous()).flatten(-2))
+
+    def check(self, x: NDArray, batch: int) -> tuple[NDArray, NDArray]:
+        """``(xs, ids)`` of :func:`stream_kernels.advance`, one of them empty.
+
+        Raises:
+            UserError: another shape or type than this network reads, unknown ids, NaN or infinity.
+        """
+        if self.n_tokens is not None:
+            if x.ndim != 2 or x.shape[0] != batch or x.dtype.kind not in "iu":
+                raise UserError(f"this network reads whole numbers ({batch}, L), not {x.dtype} {x.shape}")
+            ids = np.ascontiguousarray(x, np.int64)
+            if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= self.n_tokens):
+                raise UserError(f"token ids lie in 0 .. {self.n_tokens - 1}, not in {ids.min()} .. {ids.max()}")
+            return self._no_numbers, ids
+        if x.ndim != 3 or x.shape[0] != batch or x.shape[2] != self.d_input or x.dtype.kind not in "fiub":
+            wanted = f"({batch}, L, {self.d_input})" if x.ndim != 2 else f"({batch}, {self.d_input})"
+            raise UserError(f"this engine takes numbers {wanted}, not {x.dtype} {x.shape}")
+        xs = np.ascontiguousarray(x, self.dtype)
+        if not kernels().finite(xs.reshape(-1)):
+            raise refuse_not_finite()
+        return xs, self._no_ids
+
+
+class Watch:
+    """Whether a network is still what it was: the same modules, hooks and weights.
+
+    Changes that PyTorch counts (optimizers, ``load_state_dict``, ``to``) are noticed at once. One made behind its
+    back, through ``.data``, is noticed by comparing contents: all when ``thoroughly``, else one tensor a call.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        modules = list(network.modules())
+        owners = [own for m in modules for own in (m._modules, m._parameters, m._buffers) if own]
+        self._parts = [(own, tuple(own.values())) for own in owners]
+        self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self._tensors = [*network.parameters(), *network.buffers()]
+        self._versions = [tensor._version for tensor in self._tensors]
+        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._contents = [(_bytes(t), _bytes(t.clone())) for t in self._tensors if t.numel()]
+        self._turn = itertools.cycle(self._contents)
+
+    def unchanged(self, thoroughly: bool = False) -> bool:
+        """True if the network computes what it did when this was made."""
+        for owner, parts in self._parts:
+            if len(owner) != len(parts) or not all(map(operator.is_, owner.values(), parts)):
+                return False
+        if [tensor._version for tensor in self._tensors] != self._versions or any(self._hooks):
+            return False
+        if [tensor.data_ptr() for tensor in self._tensors] != self._addresses:
+            return False
+        if thoroughly:
+            return all(now == then for now, then in self._contents)
+        now, then = next(self._turn)
+        return now == then
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())

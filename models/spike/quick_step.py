@@ -1,0 +1,121 @@
+"""``Network.step`` by compiled code: one call instead of some hundred of PyTorch's, for a network that does not change.
+
+The plain composition in :mod:`models.spike.network` is the truth and serves everything else: training networks, other
+devices and types, neurons that are no LIF, hooks, tracing, and the first steps after the weights changed, since reading
+the weights costs as much as a few steps.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdn.errors import UserError
+
+from .compiled_network import CompiledNetwork, Watch
+from .compiled_network import kernels as compiled_kernels
+from .gate import check_rows, refuse_not_finite
+from .heads import Summary
+
+if TYPE_CHECKING:
+    from .network import Network, NetworkState
+
+PATIENCE = 4
+"""Steps with the same weights before they are read."""
+
+_REAL = {torch.float32: (np.float32, torch.complex64), torch.float64: (np.float64, torch.complex128)}
+
+
+class _Kept:
+    """What is known of one network."""
+
+    def __init__(self, network: Network, rate: float) -> None:
+        self.watch, self.rate, self.steps = Watch(network), rate, 0
+        self.dtype = network.backbone.layers[0].D.dtype
+        self.mixed = any(t.dtype not in (self.dtype, torch.int64) for t in network.parameters())
+        self.net: CompiledNetwork | None = None
+
+
+_known: weakref.WeakKeyDictionary[Network, _Kept] = weakref.WeakKeyDictionary()
+
+
+def quick_step(network: Network, x: Tensor, state: NetworkState, rate: float) -> tuple | None:
+    """``(logits, layers, summary)`` as ``Network.step`` gives them, or None where the plain way must be taken.
+
+    Raises:
+        UserError: NaN or infinity in the sample, a state of another batch size.
+    """
+    if network.training or type(x) is not Tensor or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    if torch._C._are_functorch_transforms_active() or torch.jit.is_tracing():
+        return None
+    kept, start = _known.get(network), state.summary is None or state.summary.count == 0
+    if kept is None or kept.rate != rate or not kept.watch.unchanged(thoroughly=start and kept.steps > PATIENCE):
+        try:
+            _known[network] = _Kept(network, rate)
+        except (RuntimeError, TypeError, AttributeError):  # weights on another device, without memory, or no numbers
+            _known.pop(network, None)
+        return None
+    kept.steps += 1
+    if kept.steps < PATIENCE or kept.mixed or kept.dtype not in _REAL:
+        return None
+    if kept.net is None:
+        try:
+            kept.net = CompiledNetwork(network, rate, _REAL[kept.dtype][0])
+        except UserError:  # a part the loops do not compute: the plain way does, or says why not
+            kept.mixed = True
+            return None
+    return _run(kept.net, x, state, kept.dtype)
+
+
+def _run(net: CompiledNetwork, x: Tensor, state: NetworkState, dtype: torch.dtype) -> tuple | None:
+    layers, summary, kernels = state.layers, state.summary, compiled_kernels()
+    if net.n_tokens is None:
+        if x.dtype != dtype or x.ndim != 2 or x.shape[1] != net.d_input:
+            return None
+        xs, ids = x.contiguous().numpy()[:, None], net._no_ids
+        if not kernels.finite(xs.reshape(-1)):
+            raise refuse_not_finite()
+    else:
+        if x.ndim != 1 or x.dtype != torch.int64:
+            return None
+        xs, ids = net._no_numbers, x.contiguous().numpy()[:, None]
+        if ids.size and not 0 <= ids.min() <= ids.max() < net.n_tokens:
+            return None
+    B = x.shape[0]
+    modes, membranes = zip(*layers, strict=True)
+    shape, kind = (B, net.d_model, net.n_modes), _REAL[dtype][1]
+    for m, u in layers:
+        if type(u) is not Tensor or m.shape != shape or m.dtype != kind or u.shape != shape[:2] or u.dtype != dtype:
+            check_rows(layers, B)
+            return None
+    if len(modes) != net.n_layers:
+        return None
+    h, potentials = torch.stack(modes), torch.stack(membranes)
+    total = np.zeros((B, net.d_model)) if summary is None else summary.value.numpy().astype(np.float64)
+    if total.shape != shape[:2]:
+        return None
+    seen = np.full(B, 0 if summary is None else summary.count, np.int64)
+    out = torch.empty(B, 1, net.d_output, dtype=dtype)
+    kernels.advance(
+        0,
+        B,
+        xs,
+        ids,
+        out.numpy(),
+        *net.arguments,
+        h.numpy().view(net.dtype),
+        potentials.numpy(),
+        total,
+        seen,
+        np.zeros((B, net.n_layers), np.int64),
+    )
+    after = None
+    if not net.every_step:
+        value = torch.from_numpy(total)
+        after = Summary(value if net.mode == 0 else value.to(dtype), 1 if summary is None else summary.count + 1)
+    return out[:, 0], list(zip(h.unbind(), potentials.unbind(), strict=True)), after

@@ -1,0 +1,164 @@
+"""Compiled inner loops of a whole network that streams: encoder, layers, running summary and decoder, for many streams.
+
+Shapes: R streams, n layers, H channels, N modes. Modes and their constants are complex numbers written as pairs of
+floats, ``(.., 2 N)``, the layout of the model's own state. All floats share one type, float32 or float64; the running
+sum is float64 in either case. Nothing here may meet a NaN: what enters is checked by :func:`finite` before.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+NORM_NONE, NORM_AFFINE, NORM_LAYER = 0, 1, 2
+POOL, LAST, EVERY_STEP = 0, 1, 2
+
+_compile = njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def finite(x) -> bool:
+    """Whether all of the flat array ``x`` is finite; compiled without the licence to assume so."""
+    return np.isfinite(x).all()
+
+
+@_compile
+def _layer(z, a, b, c, d, tau, u_r, soft, one, h, u, fired):
+    """``h = A h + B z``, ``I = 2 Re(C h) + D z`` (c holds 2 C), then the neuron; who fired goes to ``fired``."""
+    count = 0
+    for i in range(d.shape[0]):
+        x = z[i]
+        current = d[i] * x
+        for k in range(a.shape[1] // 2):
+            m = 2 * k  # in this form the compiler turns pairs into vectors; a range of step 2 it does not
+            re = a[i, m] * h[i, m] - a[i, m + 1] * h[i, m + 1] + b[i, m] * x
+            im = a[i, m] * h[i, m + 1] + a[i, m + 1] * h[i, m] + b[i, m + 1] * x
+            h[i, m] = re
+            h[i, m + 1] = im
+            current += c[i, m] * re - c[i, m + 1] * im
+        before = tau[i] * u[i] + current
+        if before >= one:
+            fired[count] = i
+            count += 1
+            u[i] = before - one if soft else u_r[i]
+        else:
+            u[i] = before
+    return count
+
+
+@_compile
+def _events(weight, bias, fired, count, out):
+    """``out = bias + sum of the rows of weight (H, 2H) of the channels that fired``, four rows a pass."""
+    width = out.shape[0]
+    for j in range(width):
+        out[j] = bias[j]
+    k = 0
+    while k + 4 <= count:
+        w0, w1, w2, w3 = weight[fired[k]], weight[fired[k + 1]], weight[fired[k + 2]], weight[fired[k + 3]]
+        for j in range(width):
+            out[j] += (w0[j] + w1[j]) + (w2[j] + w3[j])
+        k += 4
+    while k < count:
+        w0 = weight[fired[k]]
+        for j in range(width):
+            out[j] += w0[j]
+        k += 1
+
+
+@_compile
+def _norm(x, kind, scale, shift, eps, one, out):
+    H = x.shape[0]
+    if kind == NORM_NONE:
+        for i in range(H):
+            out[i] = x[i]
+    elif kind == NORM_AFFINE:
+        for i in range(H):
+            out[i] = x[i] * scale[i] + shift[i]
+    else:
+        mean = one - one
+        for i in range(H):
+            mean += x[i]
+        mean /= H * one
+        var = one - one
+        for i in range(H):
+            var += (x[i] - mean) * (x[i] - mean)
+        inv = one / np.sqrt(var / (H * one) + eps)
+        for i in range(H):
+            out[i] = (x[i] - mean) * inv * scale[i] + shift[i]
+
+
+@_compile
+def _encode(xs, ids, row, t, weight, bias, x):
+    if ids.size:
+        for i in range(x.shape[0]):
+            x[i] = weight[ids[row, t], i]
+        return
+    for i in range(x.shape[0]):
+        x[i] = bias[i]
+    for k in range(xs.shape[2]):
+        value = xs[row, t, k]
+        for i in range(x.shape[0]):
+            x[i] += value * weight[k, i]
+
+
+@_compile
+def _answer(x, summary, seen, mode, weight, bias, out):
+    """``weight (H, C)``: the logits of the summary after ``seen`` samples, or of this sample."""
+    for j in range(out.shape[0]):
+        out[j] = bias[j]
+    for i in range(x.shape[0]):
+        value = x[i]
+        if mode == POOL:
+            value = x.dtype.type(summary[i] / seen)
+        for j in range(out.shape[0]):
+            out[j] += value * weight[i, j]
+
+
+@_compile
+def advance(first, last, xs, ids, out, encoder, layers, norms, kinds, decoder, h, u, summary, seen, counts) -> None:
+    """Streams ``first`` to ``last``, all their samples, state in place.
+
+    ``xs (R, L, d)`` numbers, or ``ids (R, L)`` of an embedding (the other one empty); ``out (R, L, C)`` the answer
+    after each sample, or ``(R, 1, C)`` after the last one. ``encoder`` = (weight (d or V, H), bias (H,));
+    ``layers`` = (a, b, c (n, H, 2N), d, tau, u_r (n, H), weight (n, H, 2H), bias (n, 2H));
+    ``norms`` = (scale, shift (n, H), eps (1,)); ``kinds`` = (norm, prenorm, soft, mode); ``decoder`` = (weight (H, C),
+    bias (C,)). State: ``h (n, R, H, 2N)``, ``u (n, R, H)``, ``summary (R, H)`` float64, ``seen (R,)`` int64.
+    ``counts (R, n)`` int64 gains the spikes.
+    """
+    a, b, c, d, tau, u_r, weight, bias = layers
+    scale, shift, eps = norms
+    norm_kind, prenorm, soft, mode = kinds
+    n, H = d.shape
+    one = eps.dtype.type(1)
+    x, z = np.empty(H, d.dtype), np.empty(H, d.dtype)
+    mixed, fired = np.empty(2 * H, d.dtype), np.empty(H, np.int32)
+    L = ids.shape[1] if ids.size else xs.shape[1]
+    for row in range(first, last):
+        for t in range(L):
+            _encode(xs, ids, row, t, encoder[0], encoder[1], x)
+            for k in range(n):
+                if prenorm:
+                    _norm(x, norm_kind, scale[k], shift[k], eps[0], one, z)
+                else:
+                    for i in range(H):
+                        z[i] = x[i]
+                count = _layer(z, a[k], b[k], c[k], d[k], tau[k], u_r[k], soft, one, h[k, row], u[k, row], fired)
+                counts[row, k] += count
+                _events(weight[k], bias[k], fired, count, mixed)
+                for i in range(H):
+                    x[i] += mixed[i] / (one + np.exp(-mixed[i + H]))
+                if not prenorm and norm_kind != NORM_NONE:
+                    _norm(x, norm_kind, scale[k], shift[k], eps[0], one, z)
+                    for i in range(H):
+                        x[i] = z[i]
+            seen[row] += 1
+            if mode == POOL:
+                for i in range(H):
+                    summary[row, i] += x[i]
+            elif mode == LAST:
+                for i in range(H):
+                    summary[row, i] = x[i]
+            if out.shape[1] == L:
+                _answer(x, summary[row], seen[row], mode, decoder[0], decoder[1], out[row, t])
+        if out.shape[1] != L and L:
+            _answer(x, summary[row], seen[row], mode, decoder[0], decoder[1], out[row, 0])
