@@ -6,7 +6,7 @@ with its network. Everything else is an override for speed or for engines that k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -95,18 +95,33 @@ class Neuron(nn.Module):
         v_th = check_threshold(v_th).to(x.device)
         return x / (v_th if current.ndim == 2 else v_th.unsqueeze(-1))
 
-    def _unroll(self, current: Tensor, state: Any, v_th: Tensor | None) -> tuple[Tensor, Any]:
+    def check_current(self, current: Tensor) -> None:
+        """Raise :class:`UserError` unless ``current`` is ``(B, H, L)`` of a float type."""
         if current.ndim != 3 or not current.is_floating_point():
             raise UserError(
                 f"a neuron takes currents (batch, channels, time) of a float type, not {current.dtype} "
                 f"{tuple(current.shape)}"
             )
+
+    def _unroll(self, current: Tensor, state: Any, v_th: Tensor | None) -> tuple[Tensor, Any]:
+        return self._over_time(current, state, None, lambda i_t, state: self.step(i_t, state, v_th))
+
+    def _over_time(
+        self,
+        current: Tensor,
+        state: Any,
+        v_th: Tensor | None,
+        step: Callable[[Tensor, Any], tuple[Tensor, Any]],
+    ) -> tuple[Tensor, Any]:
+        """``step`` at every time step of the current, divided by ``v_th`` if there is one."""
+        self.check_current(current)
+        x = current if v_th is None else self.scaled(current, v_th)
         if state is None:
             real = torch.float64 if current.dtype == torch.float64 else torch.float32
             state = self.initial_state(*current.shape[:2], device=current.device, dtype=real)
         out = []
-        for i_t in current.unbind(-1):
-            s, state = self.step(i_t, state, v_th)
+        for x_t in x.unbind(-1):
+            s, state = step(x_t, state)
             out.append(s)
         return (torch.stack(out, -1).to(current.dtype) if out else torch.empty_like(current)), state
 

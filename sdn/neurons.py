@@ -27,7 +27,10 @@ from .network import ReducedSDN
 from .surrogate import Surrogate, make_surrogate
 
 _OTHERS = {
+    "alif": "alif.ALIF",
     "gelu": "gelu.GELU",
+    "resonate": "resonate.ResonateAndFire",
+    "sliding_psn": "sliding_psn.SlidingPSN",
 }
 NEURONS: tuple[str, ...] = ("sdn", "sltt", "bptt", *_OTHERS)
 """The words for a neuron."""

@@ -129,6 +129,13 @@ def is_dual(*values: object) -> bool:
     return any(isinstance(v, Tensor) and forward_ad.unpack_dual(v).tangent is not None for v in values)
 
 
+def is_transformed(*values: object) -> bool:
+    """Whether a function of torch.func is at work, or a forward-mode tangent: only a plain composition will do."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None or is_dual(*values)
+
+
 def _scaled(current: Tensor, v_th: Tensor | None) -> Tensor:
     return current if v_th is None else current / check_threshold(v_th).unsqueeze(-1)
 

@@ -42,7 +42,7 @@ class Surrogate(NamedTuple):
         if self.name == "rectangle":
             return (v.abs() < self.width).to(v.dtype) * (0.5 * k)
         if self.name == "sigmoid":
-            q = torch.sigmoid(v * k)
+            q = torch.sigmoid(-v.abs() * k)  # of the far side, where 1 - q does not cancel
             return q * (1 - q) * k
         return k / (math.pi * (1 + (v * k) * (v * k)))
 

@@ -96,7 +96,7 @@ def _print_energy(console: Any, result: dict[str, Any]) -> None:
     for form in FORMS:
         if counted := energy[form]:
             joules = (f"{counted[key] * 1e6:.4g}" for key in ("joules", "joules_with_memory"))
-            table.add_row(NAMES[form], *joules, f"{counted['bytes'] / 1e3:.4g}")
+            table.add_row(NAMES[form], *joules, f"{counted['bytes'] / 1e3:,.0f}")
     console.print(table)
     for row in energy["break_even"]:
         counts = f"{rate_words(row['operations'])} by operations, {rate_words(row['with_memory'])} with memory"

@@ -16,7 +16,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from sdn.ops import is_transformed
+
+from .once import once, witness
 
 # A CPU takes a few channels at a time, so that their signals and spectra stay in its cache and never exist as a whole.
 # Padded samples in a piece, for each thread.
@@ -41,17 +44,17 @@ def fftconv(u: Tensor, k: Tensor, D: Tensor | None = None) -> Tensor:
 
     Computed in the dtype of ``k`` (float32 or float64) whatever autocast says.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_transformed(u, k, D):
         n = fft_size(u.shape[-1])
         with torch.autocast(u.device.type, enabled=False):
             spectrum = torch.fft.rfft(u.to(k.dtype), n) * torch.fft.rfft(_circular(k, D, n))
             return torch.fft.irfft(spectrum, n)[..., : u.shape[-1]].contiguous()
-    return _FFTConv.apply(u, k, D)
+    return _FFTConv.apply(u, k, D, witness(k))
 
 
 class _FFTConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, u: Tensor, k: Tensor, D: Tensor | None) -> Tensor:
+    def forward(ctx, u: Tensor, k: Tensor, D: Tensor | None, of_k: Tensor | None) -> Tensor:
         L = u.shape[-1]
         n = fft_size(L)
         kf = torch.empty(k.shape[1], n // 2 + 1, dtype=k.dtype.to_complex(), device=k.device)
@@ -61,14 +64,14 @@ class _FFTConv(torch.autograd.Function):
             for rows in some_rows:
                 uf = torch.fft.rfft(u[rows, channels].to(k.dtype), n)
                 y[rows, channels] = torch.fft.irfft(uf.mul_(kf[channels]), n)[..., :L]
-        ctx.save_for_backward(u, kf)
+        ctx.save_for_backward(u, kf, D, of_k)
         ctx.directions, ctx.skip = k.shape[0], D is not None
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        u, kf = ctx.saved_tensors
+    @once
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        u, kf, *_ = ctx.saved_tensors
         (_, H, L), n = u.shape, fft_size(u.shape[-1])
         need_u, need_k = ctx.needs_input_grad[0], ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         grad_u = u.new_empty(u.shape) if need_u else None
@@ -86,7 +89,7 @@ class _FFTConv(torch.autograd.Function):
             if need_k:
                 _from_circular(torch.fft.irfft(grad_kf, n), grad_k[:, channels])
         # k and D meet at lag 0 of the first direction.
-        return grad_u, grad_k, grad_k[0, :, 0].clone() if need_k and ctx.skip else None
+        return grad_u, grad_k, grad_k[0, :, 0].clone() if need_k and ctx.skip else None, None
 
 
 def _circular(k: Tensor, D: Tensor | None, n: int) -> Tensor:

@@ -19,8 +19,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from sdn.ops import is_transformed
+
+from .once import once
 
 
 def mode_sum_direct(coef: Tensor, dtA: Tensor, length: int) -> Tensor:
@@ -34,7 +37,7 @@ def mode_sum(coef: Tensor, dtA: Tensor, length: int) -> Tensor:
 
     Gradients flow to both arguments, once.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_transformed(coef, dtA):
         with torch.autocast(coef.device.type, enabled=False):
             return _factored(coef, _doublings(dtA, length), length)
     return _ModeSum.apply(coef, dtA, length)
@@ -74,7 +77,8 @@ def _factors(doublings: Tensor, T: int, rows: int, conjugate_Q: bool = False) ->
 def _powers(doublings: Tensor, count: int) -> Tensor:
     """``z^j`` for j < count from ``z^{2^m} (H, M, N)``: ``(H, count, N)``."""
     H, _, N = doublings.shape
-    if torch.compiler.is_compiling():  # the same without writing in place, which autograd could not follow
+    # The same without writing in place, which autograd could not follow.
+    if torch.compiler.is_compiling() or is_transformed(doublings):
         out = doublings.new_ones(H, 1, N)
         for m in range((count - 1).bit_length()):
             out = torch.cat((out, out * doublings[:, m : m + 1]), 1)
@@ -114,14 +118,14 @@ class _ModeSum(torch.autograd.Function):
         with torch.autocast(coef.device.type, enabled=False):
             doublings = _doublings(dtA, length)
             K = _factored(coef, doublings, length)
-        ctx.save_for_backward(coef, doublings)
+        ctx.save_for_backward(coef, doublings, dtA)
         ctx.length = length
         return K
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        coef, doublings = ctx.saved_tensors
+        coef, doublings, _ = ctx.saved_tensors
         c, H, N = coef.shape
         T, rows = _split(ctx.length)
         G, missing = grad.transpose(0, 1), rows * T - ctx.length

@@ -11,12 +11,15 @@ time or a saved tensor, and the layout stays (B, H, L) through matrix product an
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from sdn.ops import is_dual
+from sdn.ops import is_transformed
+
+from .once import once, witness
 
 # Batch rows go a few at a time on a CPU, so that temporaries are small and in the cache. Elements of the spikes.
 _CPU_PIECE = 1 << 18
@@ -37,11 +40,11 @@ class Mix(nn.Conv1d):
             s, weight, bias = s.to(low), weight.to(low), bias.to(low)
         s = s.to(weight.dtype)
         before, after = self._channel_mask(s), self._channel_mask(s)
-        if torch.compiler.is_compiling() or is_dual(s, weight, bias):
+        if torch.compiler.is_compiling() or is_transformed(s, weight, bias):
             s = s if before is None else s * before.unsqueeze(-1)
             z = F.glu(torch.matmul(weight, s) + bias.unsqueeze(-1), 1)
             return z if after is None else z * after.unsqueeze(-1)
-        return _Mix.apply(s, weight, bias, before, after, binary)
+        return _Mix.apply(s, weight, bias, before, after, binary, witness(s) if binary else None)
 
     def step(self, s: Tensor) -> Tensor:
         """One sample, without dropout: ``(B, H) -> (B, H)``."""
@@ -59,7 +62,14 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, s: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None, after: Tensor | None, binary: bool
+        ctx: Any,
+        s: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        before: Tensor | None,
+        after: Tensor | None,
+        binary: bool,
+        of_s: Tensor | None,
     ) -> Tensor:
         B, H, L = s.shape
         ab = s.new_empty(B, 2 * H, L)
@@ -71,13 +81,13 @@ class _Mix(torch.autograd.Function):
                 z = torch.ops.aten.glu.out(ab[rows], 1, out=out[rows])
                 if after is not None:
                     z.mul_(after[rows].unsqueeze(-1))
-        ctx.save_for_backward(s.to(torch.uint8) if binary else s, weight, before, after, ab)
+        ctx.save_for_backward(s.to(torch.uint8) if binary else s, weight, before, after, ab, bias, of_s)
         return out
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        s, weight, before, after, ab = ctx.saved_tensors
+        s, weight, before, after, ab, *_ = ctx.saved_tensors
         grad_s = grad.new_empty(grad.shape)
         grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[0])
         with torch.autocast(s.device.type, enabled=False):
@@ -89,7 +99,7 @@ class _Mix(torch.autograd.Function):
                 by_row = torch.bmm(g, s[rows].to(g.dtype).transpose(1, 2))
                 grad_weight += (by_row if before is None else by_row * before[rows].unsqueeze(1)).sum(0)
                 grad_bias += g.sum((0, 2))
-        return grad_s, grad_weight, grad_bias, None, None, None
+        return grad_s, grad_weight, grad_bias, None, None, None, None
 
 
 def _masked(weight: Tensor, mask: Tensor | None, rows: slice) -> Tensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sdn.errors import UserError
-from sdn.ops import is_dual
+from sdn.ops import is_transformed
+
+from .once import once, witness
 
 NORMS: tuple[str, ...] = ("batch", "layer", "none")
 
@@ -20,35 +21,35 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if x.dim() == 2:
             return super().forward(x)
-        if torch.compiler.is_compiling() or is_dual(x, self.weight, self.bias):
+        if torch.compiler.is_compiling() or is_transformed(x, self.weight, self.bias):
             return super().forward(x.transpose(1, 2)).transpose(1, 2)
-        return _ChannelNorm.apply(x, self.weight, self.bias, self.eps)
+        return _ChannelNorm.apply(x, self.weight, self.bias, self.eps, witness(x))
 
 
 class _ChannelNorm(torch.autograd.Function):
     """``n = (x - mean) / sqrt(var + eps)``, ``weight n + bias``: mean and biased variance over axis 1."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float, of_x: Tensor | None) -> Tensor:
         exact = torch.promote_types(x.dtype, torch.float32)
         n = x.to(exact) - x.mean(1, keepdim=True, dtype=exact)
         inv_std = torch.rsqrt(n.square().mean(1, keepdim=True) + eps)
         n.mul_(inv_std)
-        ctx.save_for_backward(n, inv_std, weight)
+        ctx.save_for_backward(n, inv_std, weight, of_x)
         ctx.dtype = x.dtype
         return torch.addcmul(bias.unsqueeze(-1), weight.unsqueeze(-1), n)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        n, inv_std, weight = ctx.saved_tensors
+    @once
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        n, inv_std, weight, _ = ctx.saved_tensors
         by_n = grad * n
         grad_weight, grad_bias = by_n.sum((0, 2)), grad.sum((0, 2))
         w = weight.unsqueeze(-1)
         grad_x = grad * w
         slope = by_n.mul_(w).mean(1, keepdim=True)
         grad_x = grad_x.sub_(grad_x.mean(1, keepdim=True)).addcmul_(n, slope, value=-1).mul_(inv_std)
-        return grad_x.to(ctx.dtype), grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), None
+        return grad_x.to(ctx.dtype), grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), None, None
 
 
 class BatchNorm(nn.BatchNorm1d):

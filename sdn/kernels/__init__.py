@@ -82,9 +82,10 @@ def _compiled(name: str) -> ModuleType | None:
     try:
         return importlib.import_module({"cpu": ".cpu", "triton": ".gpu"}[name], __name__)
     except ImportError as error:
+        cure = "unset it" if "NUMBA_DISABLE_JIT" in str(error) else f"`pip install '{_PACKAGE[name]}'`"
         warnings.warn(
             f"spiking neurons run in plain PyTorch, several times slower than they could: {error}. "
-            f"To make them faster, `pip install '{_PACKAGE[name]}'`.",
+            f"To make them faster, {cure}.",
             RuntimeWarning,
             stacklevel=2,
         )

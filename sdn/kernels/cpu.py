@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..surrogate import TRIANGLE, Surrogate
-from . import SEAM, lanes, plain, reduced
-from .lanes import BLOCK, LANES
+from . import SEAM, cpu_lif, cpu_lif_grad, cpu_sdn
+from .cpu_psi import psi_arguments
+from .cpu_tile import BLOCK, LANES
 from .threads import spread
 
 assert BLOCK == SEAM
@@ -100,10 +101,10 @@ def _forward(I, s, seams, u, tau, v_th, u_r, soft) -> int:
     if n > 1:
         ends = np.empty((R, n), arrays[1].dtype)
         rest = (ends, *neuron, L, blocks)
-        spread(lanes.speculate, R * n, LANES, *flat, *arrays, *rest)
-        again = lanes.repair(0, R, *flat, *arrays, *rest)
+        spread(cpu_lif.speculate, R * n, LANES, *flat, *arrays, *rest)
+        again = cpu_lif.repair(0, R, *flat, *arrays, *rest)
     begin = n * blocks * BLOCK if n > 1 else 0
-    spread(lanes.forward, R, LANES, *flat, *arrays, *neuron, L, begin, L)
+    spread(cpu_lif.forward, R, LANES, *flat, *arrays, *neuron, L, begin, L)
     return again
 
 
@@ -120,8 +121,6 @@ def lif_backward(
     surrogate: Surrogate = TRIANGLE,
 ) -> tuple[Tensor, Tensor]:
     """See :mod:`sdn.kernels`."""
-    if surrogate != TRIANGLE:
-        return plain.lif_backward(grad, I, seams, tau, v_th, u_r, soft, through_time, want_sums, surrogate)
     out = _new(I)
     sums = tau.new_zeros(3, I.shape[0] if want_sums else 0)
     neuron = (tau, v_th, u_r, soft)
@@ -129,22 +128,22 @@ def lif_backward(
         for rows in _blocks(I, len(tau)):
             block = I[rows].float()
             part = torch.empty_like(block)
-            _backward(grad[rows].float(), block, part, seams[rows], sums[:, rows], *neuron, through_time)
+            _backward(grad[rows].float(), block, part, seams[rows], sums[:, rows], *neuron, through_time, surrogate)
             out[rows] = part
     else:
-        _backward(grad, I, out, seams, sums, *neuron, through_time)
+        _backward(grad, I, out, seams, sums, *neuron, through_time, surrogate)
     return out, sums
 
 
-def _backward(grad, I, out, seams, sums, tau, v_th, u_r, soft, through_time) -> None:
+def _backward(grad, I, out, seams, sums, tau, v_th, u_r, soft, through_time, surrogate) -> None:
     (R, L), sums = I.shape, _array(sums)
     carry = np.zeros(R, _array(tau).dtype)
     tensors = (_flat(I), _flat(grad), _flat(out), _array(seams), carry)
-    neuron = (*_neuron(tau, v_th, u_r, soft), through_time, L)
+    neuron, psi = (*_neuron(tau, v_th, u_r, soft), through_time, L), psi_arguments(surrogate, carry.dtype)
 
     def run(begin: int, span: int, n: int) -> None:
         parts = np.zeros((3, R, n) if sums.size else (0, 0, 0), carry.dtype)
-        spread(lanes.backward, R * n, LANES, *tensors, parts, *neuron, begin, span, n)
+        spread(cpu_lif_grad.backward, R * n, LANES, *tensors, parts, *neuron, begin, span, n, *psi)
         if sums.size:
             sums[...] += parts.sum(-1)
 
@@ -178,7 +177,7 @@ def sdn_forward(
     def run(current: Tensor, spikes: Tensor, kept: Tensor) -> None:
         R, L = current.shape
         threshold = _array(conv_weight.new_empty(0) if v_th is None else v_th)
-        spread(reduced.forward, R, 1, _flat(current), _flat(spikes), _flat(kept), threshold, *arrays, L)
+        spread(cpu_sdn.forward, R, 1, _flat(current), _flat(spikes), _flat(kept), threshold, *arrays, L)
 
     if I.dtype in _HALF:
         for rows in _blocks(I, 1 if v_th is None else len(v_th)):
@@ -195,15 +194,14 @@ def sdn_backward(
     grad: Tensor, I: Tensor, mem: Tensor, v_th: Tensor | None, want_sums: bool, surrogate: Surrogate = TRIANGLE
 ) -> tuple[Tensor, Tensor]:
     """See :mod:`sdn.kernels`."""
-    if surrogate != TRIANGLE:
-        return plain.sdn_backward(grad, I, mem, v_th, want_sums, surrogate)
     out = _new(I)
     sums = mem.new_zeros(I.shape[0] if want_sums else 0)
     threshold = _array(mem.new_empty(0) if v_th is None else v_th)
+    psi = psi_arguments(surrogate, threshold.dtype)
 
     def run(grad: Tensor, current: Tensor, target: Tensor, kept: Tensor, parts: Tensor) -> None:
         arrays = [_flat(tensor) for tensor in (current, grad, target, kept)]
-        spread(reduced.backward, current.shape[0], 1, *arrays, threshold, _array(parts), current.shape[1])
+        spread(cpu_sdn.backward, current.shape[0], 1, *arrays, threshold, _array(parts), current.shape[1], *psi)
 
     if I.dtype in _HALF:
         for rows in _blocks(I, 1 if v_th is None else len(v_th)):

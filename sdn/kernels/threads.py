@@ -6,6 +6,7 @@ worker makes its own), neither of which holds for every threading layer numba of
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable
@@ -35,7 +36,10 @@ def _submit(work: Callable[[], None], copies: int) -> list[Future[None]]:
             if _pool is not None:
                 _pool.shutdown(wait=False)  # what it has begun it still ends
             _pool, _workers = ThreadPoolExecutor(copies, thread_name_prefix="sdn"), copies
-        return [_pool.submit(work) for _ in range(copies)]
+        futures: list[Future[None]] = []
+        with contextlib.suppress(RuntimeError):  # the interpreter is shutting down: no new threads, the caller works
+            futures.extend(_pool.submit(work) for _ in range(copies))
+        return futures
 
 
 def spread(kernel: Callable[..., object], count: int, grain: int, *args: object) -> None:

@@ -15,6 +15,7 @@ A table has a name, ``columns`` and ``rows``. A column has a ``head`` and says w
 any other word        what the row says under that word: a label, a rival's figure with its source
 ====================  ===============================================================================================
 
+A word of the row in braces is put in: ``evaluation/spiking_{key}`` with ``key: joules`` in the row.
 A row names its ``runs``, the name under which records were collected; a row without runs may hold words only.
 """
 
@@ -72,7 +73,7 @@ def cells(table: Mapping[str, Any], records: Records) -> tuple[list[str], list[l
 
 
 def _cell(column: Mapping[str, Any], row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
-    show = column["show"]
+    show = column["show"].format_map(row)
     if "/" not in show and show not in (*_NUMBERS, "command"):
         return str(row.get(show, ""))
     if not runs:

@@ -21,15 +21,22 @@ POINTERS = {
     "weights": ("conv_weight", "conv_bias", "mix_weight", "mix_bias", "out_weight", "out_bias"),
 }  # fmt: skip
 SIZES = ("R", "H", "L", "chunk", "chunks", "d", "k")
-LIF = {"SCALED": True, "SOFT": False, "RAGGED": False, "SEAM": 128}
+LIF = {"SCALED": True, "SOFT": False, "RAGGED": False, "SEAM": 128, "PSI": "triangle", "SHARP": 1.0}
 KERNELS = {
     "lif_guess": ("gpu_lif", [{"FROM_ZERO": True, "EARLY": 0}, {"FROM_ZERO": False, "EARLY": 64, "RAGGED": True}]),
     "lif_repair": ("gpu_lif", [{}]),
     "lif_settle": ("gpu_lif", [{}]),
-    "lif_back_local": ("gpu_lif_grad", [{"SUMS": True}]),
-    "lif_back": ("gpu_lif_grad", [{"SUMS": True, "ENDS": False}, {"SUMS": False, "ENDS": True, "SOFT": True}]),
+    "lif_back_local": ("gpu_lif_grad", [{"SUMS": True}, {"SUMS": True, "PSI": "sigmoid", "SHARP": 4.0}]),
+    "lif_back": (
+        "gpu_lif_grad",
+        [
+            {"SUMS": True, "ENDS": False},
+            {"SUMS": False, "ENDS": True, "SOFT": True},
+            {"SUMS": True, "ENDS": False, "PSI": "atan", "SHARP": 3.1},
+        ],
+    ),
     "sdn_spikes": ("gpu_sdn", [{"KEEP": True, "D": 8, "K": 8, "STEPS": 1024}]),
-    "sdn_back": ("gpu_sdn", [{"SUMS": True, "STEPS": 1024}]),
+    "sdn_back": ("gpu_sdn", [{"SUMS": True, "STEPS": 1024}, {"SUMS": True, "STEPS": 1024, "PSI": "rectangle"}]),
 }
 
 

@@ -20,7 +20,7 @@ from sdn import ops
 from sdn.kernels import use
 from sdn.lif import lif_reference
 from sdn.network import ReducedSDN, reduced_shapes
-from sdn.surrogate import triangle
+from sdn.surrogate import TRIANGLE, WIDTHS, make_surrogate
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -109,16 +109,17 @@ def check_forward(kernels, I, tau, v_th, u_r, soft=False, u0=None, chunk=None):
     return seams
 
 
-def check_backward(kernels, I, tau, v_th, u_r, soft, through_time, seams, chunk=None, sums=True):
+def check_backward(kernels, I, tau, v_th, u_r, soft, through_time, seams, chunk=None, sums=True, surrogate=TRIANGLE):
     B, H = I.shape[:2]
     grad = torch.randn(I.shape, generator=torch.Generator().manual_seed(1)).to(I.dtype)
     leaves = [t.clone().requires_grad_() for t in (I.to(tau.dtype), tau, torch.ones(H) if v_th is None else v_th, u_r)]
     x = leaves[0] / leaves[2].to(tau.dtype)[:, None]
     gradient = "bptt" if through_time else "sltt"
-    s = lif_reference(x, leaves[1], leaves[3], "soft" if soft else "hard", gradient=gradient)[1]
+    s = lif_reference(x, leaves[1], leaves[3], "soft" if soft else "hard", None, gradient, surrogate)[1]
     s.backward(grad.to(tau.dtype))
     dI, got = kernels.lif_backward(
-        *to_device(grad.flatten(0, 1), I.flatten(0, 1), seams, tau, v_th, u_r), soft, through_time, sums, chunk
+        *to_device(grad.flatten(0, 1), I.flatten(0, 1), seams, tau, v_th, u_r),
+        *(soft, through_time, sums, chunk, surrogate),
     )
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}[I.dtype]
     wanted = leaves[0].grad.to(I.dtype).flatten(0, 1)
@@ -159,6 +160,18 @@ def test_lif(kernels, case):
     if not case["start"]:  # the seams hold what a start changes
         for through_time in (False, True):
             check_backward(kernels, I, *values, case["soft"], through_time, seams, case["chunk"], case["sums"])
+
+
+@on_device
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [None, 0.4])
+@pytest.mark.parametrize("name", WIDTHS)
+def test_surrogate_gradients(kernels, name, width, dtype):
+    I, values, surrogate = current(1, 3, 40, dtype), neuron(3, dtype), make_surrogate(name, width)
+    seams = check_forward(kernels, I, *values)
+    for through_time in (False, True):
+        check_backward(kernels, I, *values, False, through_time, seams, SEAM, surrogate=surrogate)
+    check_sdn(kernels, network(3, 2, dtype), I, values[1], surrogate=surrogate)
 
 
 @on_device
@@ -224,7 +237,9 @@ def arguments(sdn: ReducedSDN) -> list[Tensor]:
     )  # fmt: skip
 
 
-def check_sdn(kernels, sdn: ReducedSDN, I: Tensor, v_th: Tensor | None, tolerance: float = 1e-5) -> None:
+def check_sdn(
+    kernels, sdn: ReducedSDN, I: Tensor, v_th: Tensor | None, tolerance: float = 1e-5, surrogate=TRIANGLE
+) -> None:
     B, H, L = I.shape
     dtype = real(I.dtype)
     x = I.to(dtype) if v_th is None else I.to(dtype) / v_th[:, None]
@@ -241,9 +256,9 @@ def check_sdn(kernels, sdn: ReducedSDN, I: Tensor, v_th: Tensor | None, toleranc
     assert different.double().mean() < 1e-3
 
     grad = torch.randn(rows.shape, generator=torch.Generator().manual_seed(2)).to(I.dtype)
-    dI, sums = kernels.sdn_backward(grad.to(DEVICE), rows, mem, v_th, True)
+    dI, sums = kernels.sdn_backward(grad.to(DEVICE), rows, mem, v_th, True, surrogate)
     v = mem.cpu() + x.flatten(0, 1) - 1
-    g = grad.to(dtype) * triangle(v)
+    g = grad.to(dtype) * surrogate(v)
     heights = torch.ones(B * H, 1, dtype=dtype) if v_th is None else v_th.cpu().repeat(B)[:, None]
     near = {torch.bfloat16: 1e-2, torch.float16: 2e-3}.get(I.dtype, 1e-5)
     torch.testing.assert_close(dI.cpu(), (g / heights).to(I.dtype), rtol=near, atol=near)

@@ -3,6 +3,7 @@
 import builtins
 import multiprocessing
 import os
+import subprocess
 import sys
 import warnings
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from sdn import kernels, ops
-from sdn.kernels import cpu, lanes, plain, threads
+from sdn.kernels import cpu, cpu_jit, cpu_tile, plain, threads
 from sdn.lif import lif_reference
 
 
@@ -50,7 +51,7 @@ def test_use_is_undone_by_an_error():
 def test_no_cache_folder(monkeypatch):
     """Neither the package's folder nor the user's can be written: compiled in memory."""
     monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    assert lanes.jit(lambda x: x + 1)(1) == 2
+    assert cpu_jit.jit(lambda x: x + 1)(1) == 2
 
 
 def _in_child(queue, current):
@@ -92,8 +93,8 @@ def test_spread_passes_errors_on():
 def test_stretches_fit(rows, steps, workers):
     n, blocks = cpu.stretches(rows, steps, workers)
     assert n >= 1
-    assert n * blocks * lanes.BLOCK <= steps
-    assert n == 1 or rows * n <= 2 * workers * lanes.LANES
+    assert n * blocks * cpu_tile.BLOCK <= steps
+    assert n == 1 or rows * n <= 2 * workers * cpu_tile.LANES
 
 
 @pytest.mark.parametrize("n", [2, 5])
@@ -128,3 +129,61 @@ def test_plain_takes_few_rounds(monkeypatch):
         rounds.clear()
         ops.lif(torch.linspace(0.9, 1.1, 16).view(1, 16, 1).expand(1, 16, 4096), 0.99)
         assert len(rounds) <= 4096 // kernels.SEAM + 1
+
+
+def _python(code, **environment):
+    """Run ``code`` in a process of its own; its output."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_without_numbas_compiler():
+    out = _python(
+        "import torch; from sdn.neurons import make_neuron; from sdn import kernels\n"
+        "x = torch.randn(2, 3, 200, requires_grad=True); s = make_neuron('bptt')(x); s.sum().backward()\n"
+        "with kernels.use('reference'): assert torch.equal(make_neuron('bptt')(x), s)\n"
+        "print('right')",
+        NUMBA_DISABLE_JIT="1",
+    )
+    assert "right" in out
+    assert "NUMBA_DISABLE_JIT is set. To make them faster, unset it" in out
+
+
+def test_while_the_interpreter_shuts_down():
+    """No new threads then; the caller works alone."""
+    out = _python(
+        "import atexit, torch; from sdn.neurons import make_neuron; torch.set_num_threads(2)\n"
+        "x, neuron = torch.randn(40, 30, 100), make_neuron('bptt')\n"
+        "atexit.register(lambda: print('right', torch.equal(neuron(x), want)))\n"
+        "want = neuron(x)"
+    )
+    assert "right True" in out
+
+
+def test_few_graphs_for_many_lengths():
+    """A compiled neuron has one graph for a length and one for all others."""
+    from torch._dynamo.testing import CompileCounter
+
+    from sdn.neurons import make_neuron
+
+    for name in ("bptt", "sdn"):
+        torch._dynamo.reset()
+        counter = CompileCounter()
+        neuron, compiled = make_neuron(name), torch.compile(make_neuron(name), backend=counter)
+        for length in range(20, 36):
+            x = torch.randn(2, 3, length)
+            assert torch.equal(compiled(x), neuron(x))
+        assert counter.frame_count <= 2
+    torch._dynamo.reset()
+
+
+def test_code_is_kept_under_a_checksum_of_all_kernels():
+    """What a compiled function calls stands in other files, of which numba's cache knows nothing."""
+    assert cpu_jit.jit(_answer).__qualname__.endswith(cpu_jit.CHECKSUM)
+
+
+def _answer():
+    return 42

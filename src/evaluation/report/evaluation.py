@@ -114,7 +114,7 @@ def _energy(result: Mapping[str, Any]) -> Section:
             NAMES[form],
             f"{energy[form]['joules'] * 1e6:.4g}",
             f"{energy[form]['joules_with_memory'] * 1e6:.4g}",
-            f"{energy[form]['bytes'] / 1e3:.4g}",
+            f"{energy[form]['bytes'] / 1e3:,.0f}",
         ]
         for form in forms
     ]

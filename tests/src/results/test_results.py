@@ -156,11 +156,11 @@ def test_energies_of_an_evaluation_are_kept_with_the_run(tmp_path):
     (run / "evaluation/evaluation.json").write_text(json.dumps({"samples": 5, "split": "test", "energy": energy}))
     collect.collect(run, "x", tmp_path)
     columns = [
-        {"head": "µJ", "show": "evaluation/spiking_joules_with_memory", "scale": 1e6, "digits": 1},
+        {"head": "µJ", "show": "evaluation/spiking_{key}", "scale": 1e6, "digits": 1},
         {"head": "rate", "show": "evaluation/break_even_spiking_dense_int8_with_memory", "digits": 1},
         {"head": "ms", "show": "step_ms", "digits": 0},
     ]
-    _, rows = cells({"columns": columns, "rows": [{"runs": "x"}]}, collect.load(tmp_path))
+    _, rows = cells({"columns": columns, "rows": [{"runs": "x", "key": "joules_with_memory"}]}, collect.load(tmp_path))
     assert rows == [["2.0", "0.1", "13333"]]  # 80 s of processor time for 6 steps
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import jit
+from .cpu_jit import jit
+from .cpu_psi import TRIANGLE, slope, triangle
 
 STEPS = 256
 
@@ -70,21 +71,30 @@ def forward(first, last, current, s, mem, v_th, conv, conv_bias, mix, mix_bias, 
 
 
 @jit
-def backward(first, last, current, grad, out, mem, v_th, sums, L) -> None:
+def backward(first, last, current, grad, out, mem, v_th, sums, L, kind, sharp, height) -> None:
     """Rows ``first`` to ``last`` of dI; ``sums (R,)``: -sum g I / v_th^2 a row, empty if not wanted."""
     one, zero = mem.dtype.type(1), mem.dtype.type(0)
+    work = np.empty(2 * STEPS, mem.dtype)
     for row in range(first, last):
         scale = v_th[row % v_th.size] if v_th.size else one
-        x = current[row * L : (row + 1) * L]
-        g, m, target = grad[row * L : (row + 1) * L], mem[row * L : (row + 1) * L], out[row * L : (row + 1) * L]
-        for t in range(L):
-            psi = one - abs(m[t] + x[t] / scale - one)
-            target[t] = g[t] * (zero if psi < zero else psi) / scale
-        if sums.size:
-            total = 0.0
-            for begin in range(0, L, STEPS):
+        total = 0.0
+        for begin in range(0, L, STEPS):
+            steps, base = min(STEPS, L - begin), max(row * L + begin, 0)
+            if kind == TRIANGLE:
+                for t in range(steps):
+                    distance = abs(mem[base + t] + current[base + t] / scale - one)
+                    out[base + t] = grad[base + t] * triangle(distance, sharp, height, zero) / scale
+            else:
+                for t in range(steps):
+                    work[t] = mem[base + t] + current[base + t] / scale
+                    work[STEPS + t] = grad[base + t]
+                slope(work, STEPS, 0, steps, kind, sharp, height)
+                for t in range(steps):
+                    out[base + t] = work[STEPS + t] / scale
+            if sums.size:
                 part = zero
-                for t in range(begin, min(begin + STEPS, L)):
-                    part += target[t] * x[t]
+                for t in range(steps):
+                    part += out[base + t] * current[base + t]
                 total += part
+        if sums.size:
             sums[row] = -total / scale
