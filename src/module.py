@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from models.spike.heads import encode
 from sdn.errors import UserError
@@ -140,7 +141,7 @@ class SequenceModule(pl.LightningModule):
         wanted = getattr(self.trainer, "overfit_batches", 0)
         if not wanted:
             return loader
-        return SameBatches(loader, wanted if isinstance(wanted, int) else max(1, int(len(loader) * wanted)))
+        return SameBatches(loader, wanted)
 
     def val_dataloader(self) -> list[Loader]:
         return self._eval_loaders("val")
@@ -162,6 +163,8 @@ class SequenceModule(pl.LightningModule):
         scheduler = make_scheduler(
             self.config["scheduler"], optimizer, self.total_steps, train["monitor"], train["monitor_mode"]
         )
+        if isinstance(scheduler["scheduler"], ReduceLROnPlateau):  # it looks where there is something new to see
+            scheduler["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def total_steps(self) -> int:

@@ -9,15 +9,21 @@ from src.dataloaders.loading import Loader
 
 
 class SameBatches:
-    """The first ``number`` batches of a loader's first epoch, kept in memory, in the same order in every epoch."""
+    """The first batches of a loader's first epoch, kept in memory, in the same order in every epoch.
 
-    def __init__(self, loader: Loader, number: int) -> None:
-        self.loader, self.number = loader, min(number, len(loader))
+    Args:
+        wanted: their number, or the fraction of the epoch that they are.
+    """
+
+    def __init__(self, loader: Loader, wanted: int | float) -> None:
+        self.loader = loader
+        self.number = min(wanted, len(loader)) if isinstance(wanted, int) else int(len(loader) * wanted)
+        self._length = self.number if isinstance(wanted, int) else len(loader)  # the trainer takes its fraction of it
         self._kept: list[Any] = []
         self._start = self._delivered = 0
 
     def __len__(self) -> int:
-        return self.number
+        return self._length
 
     def __iter__(self) -> Iterator[Any]:
         if not self._kept:

@@ -259,6 +259,7 @@ def _quieten() -> None:
         ".*smaller than the logging interval.*",
         ".*sync_dist=True.*",  # sums are reduced by the module itself
         ".*LeafSpec.*",
+        ".*You requested to overfit.*",  # evaluation is in order anyway
         ".*exists and is not empty.*",
         ".*WeightAveraging callback, but loading a checkpoint outside.*",
         ".*Experiment logs directory.*",

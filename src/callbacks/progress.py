@@ -42,6 +42,10 @@ class EpochLines(Callback):
         self.every_n_seconds = every_n_seconds
         self._start: float | None = None
         self._said = 0.0
+        self._validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._print(trainer, trainer.current_epoch)
@@ -68,9 +72,11 @@ class EpochLines(Callback):
         if self._start is None or not trainer.is_global_zero:
             return
         rate = trainer.optimizers[0].param_groups[0]["lr"]
+        splits = ("train", "val") if self._validated else ("train",)  # figures of an earlier epoch are not repeated
+        self._validated = False
         print(
             f"epoch {done}{_of(trainer.max_epochs)}  {time.perf_counter() - self._start:.1f} s  lr {rate:.3g}"
-            f"{figures(trainer.callback_metrics, ('train', 'val'))}",
+            f"{figures(trainer.callback_metrics, splits)}",
             flush=True,
         )
 

@@ -66,7 +66,7 @@ def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str], arguments
 
 def test_help_names_the_three_actions():
     shown = subprocess.run(
-        [sys.executable, "-m", "src.dataloaders", "--help"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-m", "src.dataloaders", "--help"], capture_output=True, text=True, check=True, timeout=600
     ).stdout
     assert all(word in shown for word in ("prepare", "verify", "preview", "key=value"))
 

@@ -162,7 +162,7 @@ def test_two_processes_read_the_rows_of_one(
     same = (*novel, "task.dropemb=0", "task.dropsoft=0", "model.dropout=0", "loader.eval_batch_size=1")
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     two = [*tiny, *same, "loader.batch_size=1", "trainer.devices=2", "trainer.strategy=ddp", "hydra.run.dir=two"]
-    subprocess.run([sys.executable, "-m", "train", *two], cwd=tmp_path, env=env, check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "train", *two], cwd=tmp_path, env=env, check=True, timeout=900)
     one = run_in("one", *same)  # 17 windows to evaluate: an odd number
     assert one["steps"] == 18
     results = json.loads((tmp_path / "two" / "results.json").read_text())
