@@ -16,9 +16,9 @@ from models.spike.ssm import with_sdn_from
 from sdn.errors import UserError
 from src.checkpoint import load_checkpoint, load_weights, misfit
 from src.dataloaders.base import SequenceData
+from src.dataloaders.check import open_data
 from src.dataloaders.loading import LoaderOptions, Shard, make_loader
 from src.module import SequenceModule
-from src.registry import build
 
 SDN = ".neuron.sdn."
 """In the names of an SDN's weights."""
@@ -32,9 +32,7 @@ def restore(path: str | Path) -> tuple[SequenceModule, SequenceData]:
     """
     checkpoint = load_checkpoint(path)
     refuse_nan(checkpoint["state_dict"], path)
-    data = build("dataset", checkpoint["config"]["dataset"])
-    data.prepare()
-    data.setup()
+    data = open_data(checkpoint["config"]["dataset"])
     return module_of(checkpoint, path, data=data).eval(), data
 
 

@@ -105,10 +105,10 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
 
     from src.callbacks.parameters import count
     from src.checkpoint import freeze_all_but_decoder, load_checkpoint, load_pretrained
+    from src.dataloaders.check import open_data
     from src.faithful import notice
     from src.inherit import check_continues, judged
     from src.module import SequenceModule
-    from src.registry import build
     from src.restore import module_of
     from src.results.record import Record
     from src.trainer import make_trainer
@@ -123,9 +123,7 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
     torch.set_float32_matmul_precision(train["float32_precision"])
     pl.seed_everything(train["seed"], workers=True, verbose=False)
 
-    data = build("dataset", config["dataset"])
-    data.prepare()
-    data.setup()
+    data = open_data(config["dataset"])
     module = module_of(kept, checkpoint, config, data) if kept else SequenceModule(config, data)
     if train["pretrained_model_path"] and checkpoint is None:
         load_pretrained(

@@ -26,8 +26,6 @@ def main(argv: list[str] | None = None) -> int:
     if options.number < 1:
         raise UserError("-n must be at least 1")
     data = _open(options.name, options.overrides)
-    data.prepare()
-    data.setup()
     if options.action == "prepare":
         _report(options.name, data)
     elif options.action == "verify":
@@ -62,7 +60,8 @@ def _open(name: str, overrides: list[str]) -> SequenceData:
         UserError: there is no such configuration, or a key is wrong.
     """
     from src.config import CONFIGS, compose
-    from src.registry import build, suggestion
+    from src.dataloaders.check import open_data
+    from src.registry import suggestion
 
     experiments = {path.stem for path in (CONFIGS / "experiment" / "spikingssm").glob("*.yaml")}
     pipelines = {path.stem for path in (CONFIGS / "pipeline").glob("*.yaml")}
@@ -75,7 +74,7 @@ def _open(name: str, overrides: list[str]) -> SequenceData:
         chosen = f"dataset={name}"
     else:
         raise UserError(f"there is no experiment or data set {name!r}{suggestion(name, experiments | datasets)}")
-    return build("dataset", compose(chosen, *overrides)["dataset"])
+    return open_data(compose(chosen, *overrides)["dataset"])
 
 
 def _report(name: str, data: SequenceData) -> None:

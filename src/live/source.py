@@ -8,7 +8,8 @@ from models.spike.network import Network, load
 from models.spike.shipped import names
 from sdn.errors import UserError
 from src.dataloaders.base import SequenceData
-from src.registry import REGISTRY, build
+from src.dataloaders.check import open_data
+from src.registry import REGISTRY
 
 
 def open_network(source: str) -> tuple[Network, SequenceData]:
@@ -29,7 +30,4 @@ def open_network(source: str) -> tuple[Network, SequenceData]:
     name = network.facts.get("dataset")
     if not isinstance(name, str) or name not in REGISTRY["dataset"]:
         raise UserError(f"{source} names no data set of this repository; export the checkpoint, which knows its data")
-    data = build("dataset", {**(network.facts.get("dataset_options") or {}), "_name_": name})
-    data.prepare()
-    data.setup()
-    return network, data
+    return network, open_data({**(network.facts.get("dataset_options") or {}), "_name_": name})

@@ -12,7 +12,8 @@ import torch
 
 from sdn.errors import UserError
 from src.dataloaders import warp
-from src.dataloaders.gesture import FRAME_US, FRAMES, EventFile, Gesture, cut
+from src.dataloaders.events import FRAME_US, FRAMES, EventFile, cut
+from src.dataloaders.gesture import Gesture
 
 DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("p", bool), ("t", np.int64)])
 

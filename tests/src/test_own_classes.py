@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from sdn.errors import UserError
+from src.dataloaders.base import SequenceData, TensorSet
+from src.dataloaders.check import check_family
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = '''
@@ -147,3 +152,38 @@ def test_mistakes_are_one_sentence_and_nothing_is_called(
     assert err.count("\n") == 1, err
     assert sentence in err
     assert not list(tmp_path.rglob("called"))
+
+
+class Mine(SequenceData):
+    """Right as it stands; each case below breaks one thing."""
+
+    d_input, d_output = 2, 3
+
+    def __init__(self, **broken: object) -> None:
+        super().__init__()
+        self.train = self.val = self.test = TensorSet(torch.zeros(6, 5, 2), torch.arange(6) % 3)
+        for name, value in broken.items():
+            setattr(self, name, value)
+
+    def setup(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        ({"d_output": None}, "must set d_output"),
+        ({"d_input": 3}, r"must have x \(B, L, 3\) of floats, not \(2, 5, 2\)"),
+        ({"val": None}, "must make val"),
+        ({"test": []}, "test of .* is empty"),
+        ({"n_tokens": 7}, r"must have x \(B, L\) of token ids"),
+        ({"val": TensorSet(torch.zeros(6, 5), torch.zeros(6))}, r"not \(2, 5\) of torch.float32"),
+        ({"val": TensorSet(torch.full((6, 5, 2), torch.nan), torch.zeros(6))}, "NaN or infinity"),
+        ({"val": TensorSet(torch.zeros(6, 5, 2), torch.full((6,), 3))}, "a class of .* is 3, but d_output is 3"),
+        ({"collate": lambda batch: batch}, r"must return \(x, y, z\)"),
+        ({"collate": lambda batch: (*batch, {"lengths": torch.tensor([5, 6])})}, r"lengths of .* are \[5, 6\]"),
+    ],
+)
+def test_a_class_that_breaks_its_word_is_told(broken: dict, sentence: str):
+    check_family(Mine())
+    with pytest.raises(UserError, match=sentence):
+        check_family(Mine(**broken))

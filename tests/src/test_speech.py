@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sdn.errors import UserError
-from src.dataloaders.speech import CLASSES, SpeechCommands
+from src.dataloaders.speech import SpeechCommands
+from src.dataloaders.speech_release import CLASSES
 
 SHORT = "zero/short_nohash_0.wav"
 
