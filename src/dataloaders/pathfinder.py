@@ -51,6 +51,7 @@ class Pathfinder(SequenceData):
         resolution: int = 32,
         contour_length: int = 14,
         center: bool = False,
+        law: str = "lra",
         val_split: float = 0.1,
         test_split: float = 0.1,
         source: str = "auto",
@@ -65,6 +66,8 @@ class Pathfinder(SequenceData):
             resolution: 32 (Pathfinder), 64 or 128 (Path-X).
             contour_length: dashes of the path between the dots, 14 as published, or 9 or 6, LRA's easier levels.
             center: map the grey values to [-1, 1].
+            law: of generated images: ``lra``, with the statistics of LRA's, or ``apart``, whose paths never cross; see
+                :mod:`src.dataloaders.pathfinder_generator`.
             val_split, test_split: shares held out at random (``seed``).
             source: ``lra`` reads LRA's images, ``generated`` makes them, ``auto`` makes them if there are none.
             n_samples: how many images to generate or read; null for 200,000 generated ones or all of LRA's.
@@ -78,7 +81,7 @@ class Pathfinder(SequenceData):
             raise UserError("dataset.val_split and dataset.test_split are shares that leave something to train on")
         if contour_length not in _LEVELS:
             raise UserError(f"dataset.contour_length is one of {', '.join(map(str, _LEVELS))}, not {contour_length}")
-        self.settings = generator.settings_for(resolution, contour_length)
+        self.settings = generator.settings_for(resolution, contour_length, law)
         self.level, self.resolution, self.center, self.l_max = (
             _LEVELS[contour_length],
             resolution,
@@ -139,7 +142,7 @@ class Pathfinder(SequenceData):
 
     def _build_generated(self) -> Path:
         n = self.n_samples or _GENERATED
-        settings = {"version": 1, "generator": asdict(self.settings), "seed": self.generator_seed, "n": n}
+        settings = {"version": 2, "generator": asdict(self.settings), "seed": self.generator_seed, "n": n}
 
         def make(start: int, stop: int) -> np.ndarray:
             return generator.images(self.settings, self.generator_seed, start, stop)

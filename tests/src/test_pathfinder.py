@@ -16,6 +16,7 @@ from src.dataloaders.pathfinder_generator import Scene, images, labels, scene, s
 from src.dataloaders.shards import Layout, Shards, build
 
 SIZES = (32, 128)
+LAWS = ("lra", "apart")
 
 
 def joined(view: Scene, gap: float) -> bool:
@@ -44,9 +45,10 @@ def gap_of(view: Scene, settings: generator.PathfinderSettings) -> float:
     return float(candidates[int(np.argmin(misses))])
 
 
+@pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("resolution", SIZES)
-def test_labels_say_whether_a_path_joins_the_dots(resolution: int):
-    settings = settings_for(resolution)
+def test_labels_say_whether_a_path_joins_the_dots(resolution: int, law: str):
+    settings = settings_for(resolution, law=law)
     for index in range(40):
         view = scene(settings, 3, index)
         assert joined(view, gap_of(view, settings)) == bool(view.label)
@@ -63,9 +65,10 @@ def test_easier_levels_have_shorter_paths(dashes: int):
         Pathfinder(contour_length=7)
 
 
+@pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("resolution", SIZES)
-def test_scenes_keep_their_measures(resolution: int):
-    settings = settings_for(resolution)
+def test_scenes_keep_their_measures(resolution: int, law: str):
+    settings = settings_for(resolution, law=law)
     for index in range(20):
         view = scene(settings, 3, index)
         lengths = np.linalg.norm(view.dashes[:, 2:] - view.dashes[:, :2], axis=1)
@@ -82,12 +85,13 @@ def test_scenes_keep_their_measures(resolution: int):
             for j in range(i):
                 neighbours = view.paths[i] == view.paths[j] and i == j + 1
                 nearest = np.linalg.norm(dots[i][:, None] - dots[j][None], axis=-1).min()
-                assert neighbours or nearest >= 2 * gap - 1e-9
+                assert neighbours or nearest >= settings.clearance * gap - 1e-9
 
 
-def test_both_classes_look_alike_but_for_the_dots():
+@pytest.mark.parametrize("law", LAWS)
+def test_both_classes_look_alike_but_for_the_dots(law: str):
     """A scene is the same whatever its label, but for one dot, which lies like the other label's dot."""
-    settings = settings_for(32)
+    settings = settings_for(32, law=law)
     for index in range(20):
         views = [generator._scene(generator.astuple(settings), generator.stream(1, index), label) for label in (0, 1)]
         (dashes, paths, dots), (dashes_1, paths_1, dots_1) = views
@@ -125,11 +129,58 @@ def test_seeded_per_image_and_balanced():
     assert 0.4 < y[::2].mean() < 0.6
 
 
-def test_golden_image():
+@pytest.mark.parametrize(("law", "sums"), [("apart", [15151, 16484]), ("lra", [19959, 20847])])
+def test_golden_image(law: str, sums: list[int]):
     """The stream of seed 0 is fixed for good: packed sets and results rest on it."""
-    pixels = images(settings_for(32), 0, 0, 2).astype(int)
+    pixels = images(settings_for(32, law=law), 0, 0, 2).astype(int)
     assert labels(0, 0, 6).tolist() == [1, 0, 0, 1, 0, 1]
-    assert pixels.sum(axis=(1, 2)).tolist() == [15151, 16484]
+    assert pixels.sum(axis=(1, 2)).tolist() == sums
+
+
+def joints_of(view: Scene, path: int, gap: float) -> np.ndarray:
+    """The joints (n + 1, 2) of a path."""
+    a, b = view.dashes[view.paths == path, :2], view.dashes[view.paths == path, 2:]
+    along = gap * (b - a) / np.linalg.norm(b - a, axis=1, keepdims=True)
+    return np.concatenate([a - along, (b + along)[-1:]])
+
+
+def crossings(a: np.ndarray, b: np.ndarray) -> int:
+    """How often two chains of joints cross; of a chain with itself every crossing counts twice."""
+
+    def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
+        u, v = (q - p)[:, None], r[None] - p[:, None]
+        return np.sign(u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0])
+
+    p, q, r, s = a[:-1], a[1:], b[:-1], b[1:]
+    return int(((side(p, q, r) * side(p, q, s) < 0) & (side(r, s, p) * side(r, s, q) < 0).T).sum())
+
+
+def test_images_have_the_statistics_of_the_public_generator():
+    """Of 160 images that it made at LRA's settings for resolution 32, and how far ours may be from them."""
+    settings, n = settings_for(32, law="lra"), 400
+    scenes, pixels = [scene(settings, 0, i) for i in range(n)], images(settings, 0, 0, n)
+    lit = pixels > 16
+    paths = [[joints_of(view, path, gap_of(view, settings)) for path in (0, 1)] for view in scenes]
+    found = {
+        "median grey": np.median(pixels[lit]),
+        "lit pixels": lit.mean(),
+        "distractors": np.mean([view.paths.max() - 1 for view in scenes]),
+        "crossings": np.mean([crossings(a, b) + (crossings(a, a) + crossings(b, b)) / 2 for a, b in paths]),
+        "dots apart": np.mean([np.linalg.norm(view.dots[0] - view.dots[1]) for view in scenes]),
+        "start of the first path": np.mean([np.linalg.norm(view.dashes[0, :2] - 16) for view in scenes]),
+        "ends of paths": np.mean([np.linalg.norm(view.dashes[[13, 27], 2:] - 16, axis=1) for view in scenes]),
+    }
+    public = {
+        "median grey": (133, 12),
+        "lit pixels": (0.143, 0.02),
+        "distractors": (1.24, 0.3),
+        "crossings": (0.55, 0.2),
+        "dots apart": (13.8, 1.0),
+        "start of the first path": (1.46, 0.4),
+        "ends of paths": (11.8, 1.2),
+    }
+    for name, (value, tolerance) in public.items():
+        assert abs(found[name] - value) < tolerance, (name, found[name], value)
 
 
 def accuracy(train: np.ndarray, y: np.ndarray, test: np.ndarray, y_test: np.ndarray, ridge: float) -> float:
@@ -141,11 +192,12 @@ def accuracy(train: np.ndarray, y: np.ndarray, test: np.ndarray, y_test: np.ndar
     return float(((b @ weights > 0) == (y_test == 1)).mean())
 
 
+@pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("n", [3600, pytest.param(30_000, marks=pytest.mark.slow)])
-def test_no_shortcut(n: int):
+def test_no_shortcut(n: int, law: str):
     """A linear probe of the pixels and models of the bag of pixels stay within four standard errors of chance."""
     n_train = 2 * n // 3
-    pixels = images(settings_for(32), 1, 0, n).reshape(n, -1) / 255.0
+    pixels = images(settings_for(32, law=law), 1, 0, n).reshape(n, -1) / 255.0
     y = labels(1, 0, n)
     y_train, y_test = y[:n_train], y[n_train:]
     bag = np.stack([np.histogram(image, bins=32, range=(0, 1))[0] for image in pixels]).astype(float)
@@ -295,6 +347,8 @@ def test_missing_files_and_wrong_options(tmp_path: Path):
     (tmp_path / "pathfinder32" / "curv_contour_length_14").mkdir(parents=True)
     with pytest.raises(UserError, match="not found in"):
         lra(tmp_path).prepare()
+    with pytest.raises(UserError, match=r"dataset\.law is one of lra, apart"):
+        Pathfinder(law="lar")
     with pytest.raises(UserError, match=r"resolutions \[32, 64, 128\], not 48"):
         Pathfinder(resolution=48)
     with pytest.raises(UserError, match="leave something to train on"):
