@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test slow lint format bench lowest clean
+.PHONY: help demo test slow faults lint format bench lowest clean
 
 help:
 	@echo "make demo    simulate, fit an SDN, train digits with it, write outputs/demo/report.html"
@@ -32,6 +32,9 @@ test: $(VENV)/.ready-dev
 
 slow: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -q -m slow
+
+faults: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -q tests/faults -m "slow or not slow"
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/python -m ruff check .

@@ -166,7 +166,12 @@ def load(path: str | PathLike[str]) -> Network:
         raise UserError(f"{path} is not a readable safetensors file ({error}); save the network again") from error
     if header.get("format") != FORMAT or "config" not in header:
         raise UserError(f"{path} holds no network: its header does not say {FORMAT}")
-    spec = json.loads(header["config"])
+    try:
+        spec = json.loads(header["config"])
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the header of {path} is damaged ({error}); save the network again") from error
+    if not isinstance(spec, dict):
+        raise UserError(f"the header of {path} is damaged: it describes no network; save the network again")
     require_allowed({part: spec.get(part) for part in ("model", "encoder", "decoder")}, path)
     return build(spec, tensors).eval()
 
@@ -180,12 +185,36 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
     try:
         model = dict(spec["model"])
         model["layer"] = with_sdn_from(tensors, model.get("layer", {}))
+        _check_depth(model, tensors)
+        with torch.device("meta"):  # nothing is allocated before the shapes are those of the file
+            sketch = Network(spec, SpikingSSM(**model))
+        _check_shapes(sketch, tensors)
+        model["layer"] = with_sdn_from(tensors, spec["model"].get("layer", {}))
         network = Network(spec, SpikingSSM(**model))
     except KeyError as error:
         raise UserError(f"the description of the network lacks {error}") from error
-    try:
-        network.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        detail = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"the weights do not fit the description of the network: {detail}") from error
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+        raise UserError(f"the description of the network is damaged ({str(error).strip().splitlines()[0]})") from error
+    _check_shapes(network, tensors)
+    network.load_state_dict(dict(tensors))
     return network
+
+
+def _check_depth(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """A description may ask for a thousand million layers."""
+    found = {name.split(".")[2] for name in tensors if name.startswith("backbone.layers.")}
+    if isinstance(model.get("n_layers"), int) and model["n_layers"] != len(found):
+        raise UserError(f"the weights are of {len(found)} layers, the description of {model['n_layers']}")
+
+
+def _check_shapes(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    own = network.state_dict()
+    for name, value in own.items():
+        if name not in tensors:
+            raise UserError(f"the weights do not fit the description of the network: {name} is missing")
+        if tensors[name].shape != value.shape:
+            shapes = f"{tuple(tensors[name].shape)}, not {tuple(value.shape)}"
+            raise UserError(f"the weights do not fit the description of the network: {name} is {shapes}")
+    for name in tensors:
+        if name not in own:
+            raise UserError(f"the weights do not fit the description of the network: {name} has no place")

@@ -1,14 +1,16 @@
 """A whole network as one file, as a stream, and in other runtimes."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from models.spike.export import STATE, StepGraph, assert_same, example, export_onnx, export_parallel
-from models.spike.network import Network, load, save
+from models.spike.network import FORMAT, Network, load, save
 from sdn.errors import UserError
 
 LAYER = {"neuron": "sltt", "d_state": 16}
@@ -304,3 +306,40 @@ def test_the_exported_step_outlives_two_to_the_24_samples(tmp_path):
         expected, *ours = graph(x_t, *ours)
         np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=1e-5)
     assert int(theirs[4].item()) == 2**24 + 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": None},
+        {"model": {"d_model": 10**9}},
+        {"model": {"n_layers": 10**9}},
+        {"model": {"d_model": "8"}},
+        {"model": {"layer": None}},
+        {"model": {"new": 1}},
+        {"model": {"layer": {"d_state": 10**9, "neuron": "sltt"}}},
+        {"encoder": None},
+        {"encoder": {"kind": "linear", "d_input": 10**9}},
+        {"encoder": {"kind": "linear", "d_input": "1"}},
+        {"decoder": {"kind": "sequence", "d_output": -1}},
+        {"decoder": []},
+    ],
+    ids=str,
+)
+def test_a_header_without_checksum_that_describes_another_network(tmp_path, change):
+    """Damaged, of another version or made to ask for too much: one sentence, before anything is allocated."""
+    spec = {
+        "model": {"d_model": 8, "n_layers": 1, "layer": {"d_state": 4, "neuron": "sltt"}},
+        "encoder": {"kind": "linear", "d_input": 1},
+        "decoder": {"kind": "sequence", "d_output": 3},
+    }
+    torch.manual_seed(0)
+    whole = Network(spec)
+    for part, value in change.items():
+        spec[part] = {**spec[part], **value} if part == "model" and value else value
+    save_file(whole.state_dict(), tmp_path / "x.safetensors", {"format": FORMAT, "config": json.dumps(spec)})
+    with pytest.raises(UserError):
+        load(tmp_path / "x.safetensors")
+    save_file(whole.state_dict(), tmp_path / "y.safetensors", {"format": FORMAT, "config": "{"})
+    with pytest.raises(UserError, match="header"):
+        load(tmp_path / "y.safetensors")

@@ -1,0 +1,92 @@
+"""Full disks, limits, read-only folders, names too long."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if made.returncode:
+        pytest.skip("a file system can only be mounted by root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def locked_folder(tmp_path: Path) -> Iterator[Path]:
+    """A read-only file system."""
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], capture_output=True)
+    if made.returncode:
+        pytest.skip("a file system can only be mounted by root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_training_on_a_full_disk(command, tiny, one_sentence, small_disk: Path):
+    words = ("trainer.max_epochs=3", "logger.csv=false", f"hydra.run.dir={small_disk}/run")
+    done = command("train.py", *tiny, *words)
+    assert one_sentence(done), done.stderr
+    assert "disk is full" in done.stderr
+    assert [path.name for path in small_disk.rglob("*.part")] == []
+
+
+@pytest.mark.parametrize("limit", [10, 40])
+def test_training_where_no_file_may_grow(environment, tiny, one_sentence, tmp_path: Path, limit: int):
+    root = Path(__file__).resolve().parents[2]
+    line = ["bash", "-c", f'ulimit -f {limit}; exec "$0" "$@"', environment.get("PYTHON", "python")]
+    import sys
+
+    line[-1] = sys.executable
+    words = [*tiny, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}/run"]
+    done = subprocess.run(
+        [*line, str(root / "train.py"), *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert one_sentence(done), done.stderr
+    assert [path.name for path in tmp_path.rglob("*.part")] == []
+
+
+def test_folders_that_cannot_be_written(command, tiny, one_sentence, locked_folder: Path):
+    for words in (
+        (f"hydra.run.dir={locked_folder}/run",),
+        ("tolerance.id=x", f"tolerance.logdir={locked_folder}"),
+        (f"hydra.run.dir={'n' * 300}",),
+        ("hydra.run.dir=/dev/null/run",),
+    ):
+        done = command("train.py", *tiny, "trainer.max_epochs=1", *words)
+        assert one_sentence(done), (words, done.stderr)
+
+
+def test_a_home_and_a_cache_that_cannot_be_written(environment, tiny, tmp_path: Path, locked_folder: Path):
+    import sys
+
+    root = Path(__file__).resolve().parents[2]
+    env = environment | {"HOME": str(locked_folder), "XDG_CACHE_HOME": str(locked_folder), "MPLCONFIGDIR": ""}
+    env.pop("NUMBA_CACHE_DIR", None)
+    line = [sys.executable, str(root / "train.py"), *tiny, "trainer.max_epochs=1", "hydra.run.dir=run"]
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr  # nothing of a run belongs there
+
+
+@pytest.mark.parametrize("writer", ["generate", "fit"])
+def test_the_neurons_commands_on_a_full_disk(command, one_sentence, small_disk: Path, tmp_path: Path, writer: str):
+    if writer == "generate":
+        done = command("generate.py", small_disk, "-N", "500", "-T", "200")
+    else:
+        assert command("generate.py", tmp_path / "data", "-N", "60", "-T", "32").returncode == 0
+        (file,) = (tmp_path / "data").glob("*.pt")
+        (small_disk / "filler").write_bytes(os.urandom(50_000))
+        done = command("train.py", "--training", file, "--test", file, "--save", small_disk / "fit", "--epochs", "9")
+    assert one_sentence(done), done.stderr
+    assert [path.name for path in small_disk.rglob("*.part")] == []
