@@ -2,7 +2,13 @@
  * painted again when size, colours or the run change. */
 "use strict";
 
-const GUTTER = 36; // CSS pixels left of the time axis, for labels
+let GUTTER = 36; // CSS pixels left of the time axis, for labels
+
+/* Make room for the longest of these labels, within reason. */
+function makeRoom(names) {
+  GUTTER = Math.max(36, Math.min(84, 14 + 7 * Math.max(...names.map((name) => name.length))));
+  document.documentElement.style.setProperty("--gutter", `${GUTTER}px`);
+}
 
 /* Colours of the page's style, as canvases need them. */
 function palette() {

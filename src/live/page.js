@@ -56,6 +56,7 @@ class Page {
     this.unit = entry.picture ? "pixel" : entry.model.encoder === "embedding" ? "token" : "step";
     this.pad?.remove();
     this.pad = entry.picture && new Pad($("pad"), entry.picture, (settled) => this.drawn(settled));
+    makeRoom(entry.class_names);
     this.makeCharts();
     this.makeClasses();
     this.strip = new Strip($("samples"), this.samples, entry, (i) => this.choose(i));
@@ -238,6 +239,7 @@ class Page {
       caption.append(element("b", "", name), value);
       const canvas = element("canvas");
       canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `${name} over time`);
       figure.append(caption, canvas);
       $("charts").append(figure);
       const chart = make(canvas);
@@ -263,6 +265,10 @@ class Page {
   listenToRaster(raster) {
     const { canvas } = raster;
     canvas.tabIndex = 0;
+    canvas.setAttribute("role", "slider"); // of the watched neuron
+    canvas.setAttribute("aria-orientation", "vertical");
+    canvas.setAttribute("aria-valuemin", 0);
+    canvas.setAttribute("aria-valuemax", this.entry.model.width - 1);
     canvas.addEventListener("click", (event) => this.watch(raster.layer, raster.neuronAt(event.clientY)));
     canvas.addEventListener("keydown", (event) => {
       const by = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
@@ -271,7 +277,6 @@ class Page {
       event.stopPropagation();
       const from = this.run.watched.layer === raster.layer ? this.run.watched.neuron + by : this.run.watched.neuron;
       this.watch(raster.layer, Math.min(this.entry.model.width - 1, Math.max(0, from)));
-      this.say(`layer ${raster.layer}, neuron ${this.run.watched.neuron}`);
     });
   }
 
@@ -281,6 +286,8 @@ class Page {
     $("neuron").value = neuron;
     this.potential.fit(-0.5, 1.5);
     for (const chart of [...this.rasters, this.potential]) chart.stale = true;
+    for (const { canvas } of this.rasters) canvas.setAttribute("aria-valuenow", neuron);
+    this.rasters[layer].canvas.setAttribute("aria-valuetext", `neuron ${neuron}`);
     if (this.run.sequence) this.refresh();
   }
 
@@ -313,7 +320,7 @@ class Page {
     for (const raster of this.rasters) {
       const rate = run.t ? run.totals[raster.layer] / (run.t * entry.model.width) : 0;
       raster.caption.textContent = `${percent(rate)} fire`;
-      raster.canvas.setAttribute("aria-label", `Spikes of layer ${raster.layer}: ${percent(rate)} of the neuron steps so far. Arrow keys choose a neuron.`);
+      raster.canvas.setAttribute("aria-label", `Spikes of layer ${raster.layer}, ${percent(rate)} fire; watched neuron`);
     }
     const { layer, neuron } = run.watched;
     this.potential.caption.textContent = `layer ${layer}, neuron ${neuron}`;
@@ -355,6 +362,7 @@ class Page {
     });
     $("verdict-word").textContent = run.done ? "reads" : entry.model.decoder === "per_step" ? "now" : "so far";
     $("verdict").textContent = best < 0 ? "–" : entry.class_names[best];
+    $("verdict").classList.toggle("long", $("verdict").textContent.length > 4);
     $("verdict-p").textContent = shown ? `with ${percent(shown[best])}` : "";
     this.truth();
   }
