@@ -64,6 +64,10 @@ class SpikingSSM(nn.Module):
             options of sdn, sltt and bptt: :data:`NEURON_OPTIONS`, as in :func:`sdn.neurons.make_neuron` (``sdn`` is a
             file, or a :class:`sdn.ReducedSDN`). A neuron given as a module is copied into every layer.
 
+    Compiled by ``torch.compile`` it makes a graph for every length, since transforms and kernel are planned for one;
+    after ``torch._dynamo.config.recompile_limit`` lengths (8) further ones run uncompiled, as torch warns. Pad to a few
+    lengths. The neurons by themselves have one graph for all.
+
     Raises:
         UserError: an option or a key of ``layer`` is not known, or out of range.
     """

@@ -3,6 +3,7 @@
 import builtins
 import multiprocessing
 import os
+import subprocess
 import sys
 import warnings
 
@@ -128,3 +129,61 @@ def test_plain_takes_few_rounds(monkeypatch):
         rounds.clear()
         ops.lif(torch.linspace(0.9, 1.1, 16).view(1, 16, 1).expand(1, 16, 4096), 0.99)
         assert len(rounds) <= 4096 // kernels.SEAM + 1
+
+
+def _python(code, **environment):
+    """Run ``code`` in a process of its own; its output."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_without_numbas_compiler():
+    out = _python(
+        "import torch; from sdn.neurons import make_neuron; from sdn import kernels\n"
+        "x = torch.randn(2, 3, 200, requires_grad=True); s = make_neuron('bptt')(x); s.sum().backward()\n"
+        "with kernels.use('reference'): assert torch.equal(make_neuron('bptt')(x), s)\n"
+        "print('right')",
+        NUMBA_DISABLE_JIT="1",
+    )
+    assert "right" in out
+    assert "NUMBA_DISABLE_JIT is set. To make them faster, unset it" in out
+
+
+def test_while_the_interpreter_shuts_down():
+    """No new threads then; the caller works alone."""
+    out = _python(
+        "import atexit, torch; from sdn.neurons import make_neuron; torch.set_num_threads(2)\n"
+        "x, neuron = torch.randn(40, 30, 100), make_neuron('bptt')\n"
+        "atexit.register(lambda: print('right', torch.equal(neuron(x), want)))\n"
+        "want = neuron(x)"
+    )
+    assert "right True" in out
+
+
+def test_few_graphs_for_many_lengths():
+    """A compiled neuron has one graph for a length and one for all others."""
+    from torch._dynamo.testing import CompileCounter
+
+    from sdn.neurons import make_neuron
+
+    for name in ("bptt", "sdn"):
+        torch._dynamo.reset()
+        counter = CompileCounter()
+        neuron, compiled = make_neuron(name), torch.compile(make_neuron(name), backend=counter)
+        for length in range(20, 36):
+            x = torch.randn(2, 3, length)
+            assert torch.equal(compiled(x), neuron(x))
+        assert counter.frame_count <= 2
+    torch._dynamo.reset()
+
+
+def test_code_is_kept_under_a_checksum_of_all_kernels():
+    """What a compiled function calls stands in other files, of which numba's cache knows nothing."""
+    assert cpu_jit.jit(_answer).__qualname__.endswith(cpu_jit.CHECKSUM)
+
+
+def _answer():
+    return 42
