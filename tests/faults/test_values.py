@@ -58,16 +58,21 @@ VALUES = {
 }
 
 
+def _set_up(word: str) -> None:
+    """Everything a run does before its first step."""
+    config = compose("model.d_model=8", "model.n_layers=1", "logger.tensorboard=false", word)
+    data = build("dataset", config["dataset"])
+    data.prepare()
+    data.setup()
+    module = SequenceModule(config, data)
+    module._trainer = make_trainer(config)
+    module.configure_optimizers()
+    module.val_dataloader()
+
+
 @pytest.mark.parametrize("word", [f"{key}={value}" for key, values in VALUES.items() for value in values])
 def test_a_value_that_cannot_be_is_refused(word: str, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as refusal:
-        config = compose("model.d_model=8", "model.n_layers=1", "logger.tensorboard=false", word)
-        data = build("dataset", config["dataset"])
-        data.prepare()
-        data.setup()
-        module = SequenceModule(config, data)
-        module._trainer = make_trainer(config)
-        module.configure_optimizers()
-        module.val_dataloader()
+        _set_up(word)
     assert "\n" not in str(refusal.value)
