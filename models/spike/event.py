@@ -32,20 +32,21 @@ class EventEngine:
     Args:
         model: a causal :class:`SpikingSSM`; its weights are copied, so later training does not reach the engine.
         dtype: numpy float type of weights, state and arithmetic; float32 or float64.
+        rate: the sampling step of the stream in units of the training data's.
 
     Raises:
         UserError: the model is bidirectional, its neurons are not of the kind that the engine computes, or numba is
             not installed.
     """
 
-    def __init__(self, model: SpikingSSM, dtype: type = np.float32) -> None:
+    def __init__(self, model: SpikingSSM, dtype: type = np.float32, rate: float = 1.0) -> None:
         try:
             from . import event_kernels
         except ImportError as error:
             raise UserError("the event-driven engine is compiled by numba; pip install numba") from error
         self._advance = event_kernels.advance
         self.dtype = np.dtype(dtype)
-        constants = step_constants(model, "event_engine")
+        constants = step_constants(model, "event_engine", rate)
         H = model.d_model
         drive = constants.drive
         self._ssm = tuple(

@@ -44,13 +44,13 @@ class StepGraph(nn.Module):
         UserError: bidirectional layers, neurons that the graph cannot compute, or a decoder without a streaming form.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, rate: float = 1.0) -> None:
         super().__init__()
         if not isinstance(network.decoder, (SequenceDecoder, StepDecoder)):
             raise UserError("only a network that decodes sequences or every step can be exported as a step")
         refuse_windows(network.encoder)
         backbone = network.backbone
-        constants = step_constants(backbone, "onnx")
+        constants = step_constants(backbone, "onnx", rate)
         self.n_layers, self.prenorm, self.d_model = len(backbone.layers), backbone.prenorm, backbone.d_model
         self.n_modes = constants.A.shape[-1]
         self.pool = isinstance(network.decoder, SequenceDecoder) and network.decoder.mode == "pool"
@@ -128,9 +128,10 @@ def example(network: Network, batch: int = 1) -> Tensor:
     return torch.zeros(batch, dtype=torch.long)
 
 
-def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> Path:
+def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1, rate: float = 1.0) -> Path:
     """Write the step as an ONNX graph: inputs ``x`` and the state, outputs ``logits`` and the state as ``next_*``.
 
+    ``rate`` is the sampling step of its streams in units of the training data's.
     The network's facts are the model's metadata, a key each, text as it is and everything else as JSON.
 
     Needs the packages onnx and onnxscript (requirements-export.txt).
@@ -143,7 +144,7 @@ def export_onnx(network: Network, path: str | PathLike[str], batch: int = 1) -> 
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError("ONNX export needs two packages: pip install onnx onnxscript") from error
-    graph = StepGraph(network.eval())
+    graph = StepGraph(network.eval(), rate)
     with atomic_path(path) as temporary:
         torch.onnx.export(
             graph,

@@ -25,6 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.number < 1:
         raise UserError("-n must be at least 1")
+    from src.dataloaders.cache import forget
+
+    forget()
     data = _open(options.name, options.overrides)
     if options.action == "prepare":
         _report(options.name, data)

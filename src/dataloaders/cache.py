@@ -84,6 +84,11 @@ def opened() -> dict[str, str]:
     return {path.name: value for path, value in sorted(_opened.items())}
 
 
+def forget() -> None:
+    """Start anew to note which cache files are read."""
+    _opened.clear()
+
+
 def audit() -> None:
     """Say if one of the cache files read by this process was not what had been written, or cannot be checked.
 
@@ -91,7 +96,7 @@ def audit() -> None:
         UserError: a file was damaged and has been built again, or has no checksum.
     """
     found = dict(_opened)
-    _opened.clear()
+    forget()
     for path, value in found.items():
         if value == _REBUILT:
             raise UserError(

@@ -2,22 +2,9 @@
  * frame and paints only what is new, so that neither waits for the other. */
 "use strict";
 
-const $ = (id) => document.getElementById(id);
 const BUDGET = 9; // milliseconds of a frame that steps may take
 const FASTEST = 100; // the slider's end: as many steps as the budget holds
 const PAUSE = { between: 1400, drawn: 450 }; // milliseconds: between two samples, and after the pen is lifted
-const percent = (share) => {
-  const fine = share >= 0.0005 && (share < 0.0995 || (share > 0.9895 && share < 0.9995));
-  return `${(100 * share).toFixed(fine ? 1 : 0)} %`;
-};
-const number = (value) => Math.round(value).toLocaleString("en", value < 1e6 ? {} : { notation: "compact", maximumSignificantDigits: 3 });
-
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 class Page {
   constructor(entries) {
@@ -517,55 +504,6 @@ class Page {
   }
 }
 
-/* Times steps of a second engine, a few milliseconds of them in a row and twice a second at most: the clock of a browser
- * is too coarse for a single one. */
-class Stopwatch {
-  constructor(engine, given) {
-    this.engine = engine;
-    this.given = given;
-    this.t = 0;
-    this.next = 0;
-    this.found = [];
-    this.lively = this.warm();
-  }
-
-  /* Run the beginning of a sample; returns the neuron of layer 0 whose rate is nearest to a quarter. */
-  warm() {
-    const { engine, given } = this;
-    const spikes = new Float64Array(engine.model.width);
-    while (this.t < Math.min(given.length, 256)) {
-      this.step();
-      for (let k = 0; k < engine.counts[0]; k++) spikes[engine.fired[0][k]] += 1;
-    }
-    const far = Array.from(spikes, (n) => Math.abs(n / this.t - 0.25));
-    return far.indexOf(Math.min(...far));
-  }
-
-  step() {
-    if (this.t === this.given.length) {
-      this.t = 0;
-      this.engine.reset();
-    }
-    this.engine.step(this.given.at(this.t++));
-  }
-
-  /* The best of the last measurements: the others had to wait for something else. */
-  microseconds(now) {
-    if (now >= this.next) {
-      this.next = now + 500;
-      const start = performance.now();
-      let [steps, spent] = [0, 0];
-      while (spent < 1) {
-        for (let k = 0; k < 8; k++) this.step();
-        steps += 8;
-        spent = performance.now() - start;
-      }
-      this.found = [...this.found.slice(-14), (1000 * spent) / steps];
-    }
-    return Math.min(...this.found);
-  }
-}
-
 /* The share of the steps so far whose answer is their label. */
 function rightSteps(run) {
   const { labels } = run.sequence;
@@ -575,149 +513,6 @@ function rightSteps(run) {
     right += labels[t] >= 0 && run.answers[t] === labels[t];
   }
   return counted ? right / counted : 0;
-}
-
-/* The samples to choose from: pictures, signals or text. One of them can be reached by the tab key, the others by
- * arrows. */
-class Strip {
-  constructor(box, samples, entry, choose) {
-    this.box = box;
-    this.samples = samples;
-    this.entry = entry;
-    box.classList.toggle("wide", !entry.picture);
-    this.buttons = Array.from({ length: samples.count }, (_, i) => this.button(i));
-    this.buttons.forEach((button, i) => button.addEventListener("click", () => choose(i)));
-    box.replaceChildren(...this.buttons);
-    box.onkeydown = (event) => this.key(event);
-    $("missed").hidden = !box.querySelector(".missed");
-    this.paint(palette());
-  }
-
-  button(i) {
-    const { entry, samples } = this;
-    const given = samples.get(i);
-    const button = element("button");
-    button.type = "button";
-    const name = (c) => entry.class_names[c];
-    const read = samples.read(i);
-    let about = `sample ${i + 1}`;
-    if (!given.labels) {
-      about += `, label ${name(given.label)}, read as ${name(read)}`;
-      button.classList.toggle("missed", read !== given.label);
-    }
-    button.title = about;
-    button.setAttribute("aria-label", about);
-    if (entry.picture) {
-      button.append(element("canvas"));
-    } else {
-      const shown = entry.symbols ? element("span", "text", Array.from(given.x.subarray(0, 40), (id) => entry.symbols[id]).join("")) : element("canvas");
-      button.append(element("span", "", String(i + 1)), shown);
-      if (!given.labels) button.append(element("span", "about", name(given.label)));
-    }
-    return button;
-  }
-
-  mark(index) {
-    this.buttons.forEach((button, i) => {
-      button.setAttribute("aria-pressed", i === index);
-      button.tabIndex = i === (index ?? 0) ? 0 : -1;
-    });
-    if (index === null) return;
-    const [button, box] = [this.buttons[index], this.box];
-    const top = button.offsetTop - box.offsetTop;
-    if (top < box.scrollTop || top + button.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = top - 8;
-  }
-
-  key(event) {
-    const at = this.buttons.indexOf(document.activeElement);
-    const across = this.entry.picture ? Math.max(1, Math.round(this.box.clientWidth / (this.buttons[0].offsetWidth + 4))) : 1;
-    const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across }[event.key];
-    if (at < 0 || !by) return;
-    event.preventDefault();
-    this.buttons[Math.min(this.buttons.length - 1, Math.max(0, at + by))].focus();
-  }
-
-  paint(colours) {
-    this.buttons.forEach((button, i) => {
-      const canvas = button.querySelector("canvas");
-      if (!canvas) return;
-      const given = this.samples.get(i);
-      if (this.entry.picture) thumbnail(canvas, given.x, this.entry.picture, colours);
-      else sparkline(canvas, given, colours);
-    });
-  }
-}
-
-function thumbnail(canvas, x, picture, colours) {
-  canvas.width = picture.columns;
-  canvas.height = picture.rows;
-  const ctx = canvas.getContext("2d");
-  ctx.fillStyle = colours.ink;
-  for (let t = 0; t < x.length; t++) {
-    const at = picture.order ? picture.order[t] : t;
-    ctx.globalAlpha = Math.min(1, Math.max(0, (x[t] - picture.paper) / (picture.ink - picture.paper)));
-    ctx.fillRect(at % picture.columns, Math.floor(at / picture.columns), 1, 1);
-  }
-}
-
-/* The first input of a signal, at 200 points. */
-function sparkline(canvas, given, colours) {
-  const points = Math.min(200, given.length);
-  canvas.width = 2 * points;
-  canvas.height = 48;
-  const ctx = canvas.getContext("2d");
-  let [low, high] = [Infinity, -Infinity];
-  for (let t = 0; t < given.length; t++) {
-    low = Math.min(low, given.x[t * given.width]);
-    high = Math.max(high, given.x[t * given.width]);
-  }
-  ctx.strokeStyle = colours.soft;
-  ctx.lineWidth = 2;
-  ctx.beginPath();
-  const y = (t) => 44 - (40 * (given.x[t * given.width] - low)) / (high - low || 1);
-  const every = given.length / points;
-  for (let k = 0; k < points; k++) {
-    let [from, to] = [Infinity, -Infinity];
-    for (let t = Math.floor(k * every); t < (k + 1) * every && t < given.length; t++) {
-      from = Math.min(from, y(t));
-      to = Math.max(to, y(t));
-    }
-    ctx.lineTo(2 * k, from);
-    if (to !== from) ctx.lineTo(2 * k, to);
-  }
-  ctx.stroke();
-}
-
-/* Words that depend on the network: the lead, the conditions and numbers of the explanation, the facts. */
-function describe(entry, samples, unit) {
-  const { model } = entry;
-  const length = samples.get(0).length;
-  const layers = `${model.layers} ${model.layers === 1 ? "layer" : "layers"} of ${model.width} neurons`;
-  const start = `This file is a trained network, ${layers}, running in your browser.`;
-  $("lead").textContent = entry.picture
-    ? `${start} Write something or take a sample: ${number(length)} pixels arrive one by one, and a neuron speaks only when its potential reaches the threshold.`
-    : `${start} A sequence arrives ${unit} by ${unit}, a neuron speaks only when its potential reaches the threshold, and ${samples.perStep ? "every step is named as it comes" : "the answer grows with every step"}.`;
-  for (const part of document.querySelectorAll("[data-word=step]")) part.textContent = unit === "step" ? "sample" : unit;
-  const facts = { layers, width: model.width, modes: model.modes, column: 2 * model.width };
-  for (const part of document.querySelectorAll("[data-fact]")) part.textContent = facts[part.dataset.fact];
-  for (const part of document.querySelectorAll("[data-if]")) {
-    const [, option, sign, value] = part.dataset.if.match(/^(\w+)(!?=)(\w+)$/);
-    part.hidden = (String(model[option]) === value) !== (sign === "=");
-  }
-  $("about").textContent = entry.about;
-  const rows = { weights: number(entry.parameters), "complex modes": number(model.layers * model.width * model.modes), ...entry.facts };
-  if (!samples.perStep) {
-    let right = 0;
-    for (let i = 0; i < samples.count; i++) right += samples.read(i) === samples.get(i).label;
-    rows["samples here read right"] = `${right} of ${samples.count}`;
-  }
-  $("facts").replaceChildren(
-    ...Object.entries(rows).map(([name, value]) => {
-      const row = element("div");
-      row.append(element("dt", "", name), element("dd", "", String(value)));
-      return row;
-    }),
-  );
 }
 
 globalThis.live = new Page(JSON.parse($("data").textContent));

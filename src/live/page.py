@@ -22,7 +22,9 @@ from src.live.samples import choose, packed, picture_of
 from src.live.source import open_network
 
 HERE = Path(__file__).parent
-SCRIPTS: tuple[str, ...] = ("engine.js", "run.js", "charts.js", "pad.js", "page.js")
+SCRIPTS: tuple[str, ...] = tuple(
+    f"{name}.js" for name in ("engine", "run", "words", "charts", "pad", "strip", "stopwatch", "page")
+)
 """In the order in which they stand in the page; the first two know nothing of a browser."""
 VIEWS: tuple[str, ...] = ("image", "series")
 

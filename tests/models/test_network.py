@@ -343,3 +343,19 @@ def test_a_header_without_checksum_that_describes_another_network(tmp_path, chan
     save_file(whole.state_dict(), tmp_path / "y.safetensors", {"format": FORMAT, "config": "{"})
     with pytest.raises(UserError, match="header"):
         load(tmp_path / "y.safetensors")
+
+
+def test_engine_and_exported_step_take_a_rate():
+    from models.spike import EventEngine
+
+    network = _network().double()
+    x = torch.rand(1, 25, 1, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network.backbone(network.encoder(x), rate=2.0)[0][0]
+        found = EventEngine(network.backbone, np.float64, rate=2.0).run(network.encoder(x)[0].numpy())
+        np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-10)
+        graph = StepGraph(network, rate=2.0)
+        state = graph.initial_state()
+        for x_t in x.unbind(1):
+            logits, *state = graph(x_t, *state)
+        torch.testing.assert_close(logits, network(x, rate=2.0), rtol=0, atol=1e-10)
