@@ -39,7 +39,7 @@ def mode_sum(coef: Tensor, dtA: Tensor, length: int) -> Tensor:
     """
     if torch.compiler.is_compiling() or is_transformed(coef, dtA):
         with torch.autocast(coef.device.type, enabled=False):
-            return _factored(coef, _doublings(dtA, length), length)
+            return _factored(coef, power_table(dtA, length), length)
     return _ModeSum.apply(coef, dtA, length)
 
 
@@ -47,7 +47,7 @@ def mode_project(x: Tensor, dtA: Tensor) -> Tensor:
     """What is left in each mode after the inputs ``x (B, H, L)``: ``S (B, H, N)`` complex (see the module's head)."""
     B, H, L = x.shape
     T, rows = _split(L)
-    P, Q = _factors(_doublings(dtA, L), T, rows)
+    P, Q = _factors(power_table(dtA, L), T, rows)
     x = F.pad(x.flip(-1), (0, rows * T - L)).view(B, H, rows, T).transpose(0, 1).reshape(H, B * rows, T)
     inner = _complex(torch.bmm(x, _real(Q)), H, B, rows, dtA.shape[-1])
     return (inner * P.unsqueeze(1)).sum(2).transpose(0, 1)
@@ -59,7 +59,7 @@ def _split(length: int) -> tuple[int, int]:
     return T, -(-length // T)
 
 
-def _doublings(dtA: Tensor, length: int) -> Tensor:
+def power_table(dtA: Tensor, length: int) -> Tensor:
     """``e^{dtA 2^m}`` for 2^m < L: ``(H, N)`` -> ``(H, M, N)``; by real functions: complex exp is not vectorised."""
     scale = 2.0 ** torch.arange(max((length - 1).bit_length(), 1), dtype=dtA.real.dtype, device=dtA.device)
     scaled = torch.view_as_real(dtA).unsqueeze(1) * scale[:, None, None]
@@ -116,7 +116,7 @@ class _ModeSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, coef: Tensor, dtA: Tensor, length: int) -> Tensor:
         with torch.autocast(coef.device.type, enabled=False):
-            doublings = _doublings(dtA, length)
+            doublings = power_table(dtA, length)
             K = _factored(coef, doublings, length)
         ctx.save_for_backward(coef, doublings, dtA)
         ctx.length = length

@@ -27,6 +27,7 @@ from sdn.lif import check_tau
 from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron, make_neuron
 
+from . import fused
 from .gate import check_sample
 from .lengths import check_lengths, real_steps
 from .norms import make_norm, normed
@@ -116,6 +117,8 @@ class SpikingSSM(nn.Module):
             self._refuse_training()
             if mask is not None:
                 raise UserError("a state continues equally long chunks; leave out lengths, or turn mask_padding off")
+        if state is None and fused.ready(self, x):
+            return fused.run(self, x, None if mask is None else lengths, rate), None
         x, after = x.transpose(1, 2).contiguous(), []
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             u = normed(norm, x, mask) if self.prenorm else x

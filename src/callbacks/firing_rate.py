@@ -24,7 +24,8 @@ class FiringRate(Callback):
 
     The rate is spikes per neuron and step; of a neuron that sends on values, those other than 0. Where the data set
     gives ``lengths``, steps in the padding do not count. Training measures every ``every_n_steps``-th batch, which
-    costs one pass over the spikes of that batch.
+    costs one pass over the spikes of that batch. Only a batch that is measured is watched: a network whose neurons are
+    watched takes the plain path, layer by layer.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
@@ -34,10 +35,10 @@ class FiringRate(Callback):
         self._prefix: str | None = None
         self._z: dict[str, Any] = {}
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._remove()
-        for i, neuron in enumerate(neurons(pl_module.backbone)):
-            self._handles.append(neuron.register_forward_hook(self._hook(i)))
+    def _watch(self, pl_module: pl.LightningModule) -> None:
+        if not self._handles:
+            for i, neuron in enumerate(neurons(pl_module.backbone)):
+                self._handles.append(neuron.register_forward_hook(self._hook(i)))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._remove()
@@ -60,16 +61,19 @@ class FiringRate(Callback):
     ) -> None:
         self._prefix = "train" if batch_idx % self.every_n_steps == 0 else None
         self._z = batch[2]
+        self._watch(pl_module) if self._prefix else self._remove()
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._prefix, self._z = pl_module.eval_names["val"][dataloader_idx], batch[2]
+        self._watch(pl_module)
 
     def on_test_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._prefix, self._z = pl_module.eval_names["test"][dataloader_idx], batch[2]
+        self._watch(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._report(pl_module, ["train"])
@@ -82,6 +86,7 @@ class FiringRate(Callback):
 
     def _report(self, pl_module: pl.LightningModule, prefixes: list[str]) -> None:
         self._prefix = None
+        self._remove()
         for prefix in prefixes:
             rates = self._totals.pop(prefix, Totals()).means()
             figures = {f"{prefix}/firing_rate/{layer}": rate for layer, rate in rates.items()}

@@ -1,0 +1,280 @@
+"""The mix of a layer, driven by its spikes: rows of weights are added up, one for each neuron that fired.
+
+Signals are ``(B, L, H)``, channels last. With the potentials before the spike u', spikes s = H(u' - 1), and channel
+masks m, m' as in :mod:`models.spike.mix`::
+
+    [a; b] = W (m ⊙ s) + bias,   y = x + m' ⊙ a σ(b)
+
+The sum over the neurons that fired stays in registers while it grows, so its cost is the firing rate times that of a
+dense product. The gradient of W is such a sum too, over the steps at which a neuron fired; that of the spikes is dense,
+a product of small matrices in registers. Steps are taken ROWS at a time, whose numbers stay in the cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sdn.kernels.simd import WIDTH, at_least, bits, exp, fma, load, lowest_bit, splat, store
+
+from .compiled import jit
+
+ROWS = 64
+TILE = 8
+
+
+@jit
+def _fired(before, row, keep, masked, sample, H, fired):
+    """Write which channels fired at a step to ``fired``; returns how many. Silenced channels do not count."""
+    one, zero = splat(before.dtype.type(1)), before.dtype.type(0)
+    count = 0
+    for channel in range(0, H, WIDTH):
+        left = bits(at_least(load(before, row + channel), one))
+        while left:
+            h = channel + lowest_bit(left)
+            left &= left - 1
+            fired[count] = h
+            count += not masked or keep[sample * H + h] > zero
+    return count
+
+
+@jit
+def _sum4(weight, column, width, fired, first, count):
+    """The sum of 4 vectors of the rows ``fired`` of ``weight``, from ``column`` on."""
+    a = splat(weight.dtype.type(0))
+    b, c, d = a, a, a
+    for k in range(first, first + count):
+        at = fired[k] * width + column
+        a = a + load(weight, at)
+        b = b + load(weight, at + WIDTH)
+        c = c + load(weight, at + 2 * WIDTH)
+        d = d + load(weight, at + 3 * WIDTH)
+    return a, b, c, d
+
+
+@jit
+def _sum8(weight, column, gap, width, fired, first, count):
+    """Sums of the rows ``fired`` of ``weight``: 4 vectors from ``column`` on, and 4 from ``column + gap`` on."""
+    a = splat(weight.dtype.type(0))
+    b, c, d, e, f, g, h = a, a, a, a, a, a, a
+    for k in range(first, first + count):
+        at = fired[k] * width + column
+        a = a + load(weight, at)
+        b = b + load(weight, at + WIDTH)
+        c = c + load(weight, at + 2 * WIDTH)
+        d = d + load(weight, at + 3 * WIDTH)
+        at += gap
+        e = e + load(weight, at)
+        f = f + load(weight, at + WIDTH)
+        g = g + load(weight, at + 2 * WIDTH)
+        h = h + load(weight, at + 3 * WIDTH)
+    return a, b, c, d, e, f, g, h
+
+
+@jit
+def _sum1(weight, column, width, fired, first, count):
+    a = splat(weight.dtype.type(0))
+    for k in range(first, first + count):
+        a = a + load(weight, fired[k] * width + column)
+    return a
+
+
+@jit
+def _gate(a, b, scale, bias, column, H):
+    """``(a, σ(b))`` from the sums over the rows of weights."""
+    one = splat(bias.dtype.type(1))
+    a = fma(a, scale, load(bias, column))
+    b = fma(b, scale, load(bias, H + column))
+    return a, one / (one + exp(splat(bias.dtype.type(0)) - b))
+
+
+@jit
+def _emit(x, y, at, a, b, scale, bias, column, H, after, masked, sample):
+    a, gate = _gate(a, b, scale, bias, column, H)
+    z = a * gate
+    if masked:
+        z = z * load(after, sample * H + column)
+    store(y, at + column, load(x, at + column) + z)
+
+
+@jit
+def forward(first, last, x, before, weight, bias, y, keep, after, scale, masked, L, H) -> None:
+    """``y (B, L, H)`` for tasks ``first`` to ``last``: number q is steps q % n ROWS ... of sample q // n.
+
+    ``weight (H, 2H)``: W transposed; ``keep``, ``after`` ``(B, H)``: m and m', ``scale`` the value of m where it is not
+    0; empty and 1 if not ``masked``.
+    """
+    n = (L + ROWS - 1) // ROWS
+    fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)
+    factor = splat(scale)
+    for q in range(first, last):
+        sample, t0 = q // n, q % n * ROWS
+        rows = min(ROWS, L - t0)
+        base = (sample * L + t0) * H
+        for r in range(rows):
+            counts[r] = _fired(before, base + r * H, keep, masked, sample, H, fired[r * H :])
+        column = 0
+        while column + 4 * WIDTH <= H:
+            for r in range(rows):
+                a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, column, H, 2 * H, fired, r * H, counts[r])
+                at = base + r * H
+                _emit(x, y, at, a0, b0, factor, bias, column, H, after, masked, sample)
+                _emit(x, y, at, a1, b1, factor, bias, column + WIDTH, H, after, masked, sample)
+                _emit(x, y, at, a2, b2, factor, bias, column + 2 * WIDTH, H, after, masked, sample)
+                _emit(x, y, at, a3, b3, factor, bias, column + 3 * WIDTH, H, after, masked, sample)
+            column += 4 * WIDTH
+        while column < H:
+            for r in range(rows):
+                a = _sum1(weight, column, 2 * H, fired, r * H, counts[r])
+                b = _sum1(weight, H + column, 2 * H, fired, r * H, counts[r])
+                _emit(x, y, base + r * H, a, b, factor, bias, column, H, after, masked, sample)
+            column += WIDTH
+
+
+@jit
+def _slopes(grad, at, a, b, scale, bias, column, H, after, masked, sample, tile, row):
+    """Gradients at a and b into the tile; returns them too."""
+    one = splat(bias.dtype.type(1))
+    a, gate = _gate(a, b, scale, bias, column, H)
+    g = load(grad, at + column)
+    if masked:
+        g = g * load(after, sample * H + column)
+    at_a = g * gate
+    at_b = at_a * a * (one - gate)
+    store(tile, row + column, at_a)
+    store(tile, row + H + column, at_b)
+    return at_a, at_b
+
+
+@jit
+def _add(array, at, value):
+    store(array, at, load(array, at) + value)
+
+
+@jit
+def _product(tile, width, panel, at, depth, row, out, to, stride, rows, keep, masked, mask):
+    """TILE rows of the tile times two panels ``(depth, WIDTH)`` of W, masked, to rows of ``out``."""
+    zero = splat(tile.dtype.type(0))
+    a0, a1, a2, a3, a4, a5, a6, a7 = zero, zero, zero, zero, zero, zero, zero, zero
+    b0, b1, b2, b3, b4, b5, b6, b7 = zero, zero, zero, zero, zero, zero, zero, zero
+    other = at + depth * WIDTH
+    for k in range(depth):
+        v, w, i = load(panel, at + k * WIDTH), load(panel, other + k * WIDTH), row + k
+        x = splat(tile[i])
+        a0, b0 = fma(x, v, a0), fma(x, w, b0)
+        x = splat(tile[i + width])
+        a1, b1 = fma(x, v, a1), fma(x, w, b1)
+        x = splat(tile[i + 2 * width])
+        a2, b2 = fma(x, v, a2), fma(x, w, b2)
+        x = splat(tile[i + 3 * width])
+        a3, b3 = fma(x, v, a3), fma(x, w, b3)
+        x = splat(tile[i + 4 * width])
+        a4, b4 = fma(x, v, a4), fma(x, w, b4)
+        x = splat(tile[i + 5 * width])
+        a5, b5 = fma(x, v, a5), fma(x, w, b5)
+        x = splat(tile[i + 6 * width])
+        a6, b6 = fma(x, v, a6), fma(x, w, b6)
+        x = splat(tile[i + 7 * width])
+        a7, b7 = fma(x, v, a7), fma(x, w, b7)
+    m, n = splat(tile.dtype.type(1)), splat(tile.dtype.type(1))
+    if masked:
+        m, n = load(keep, mask), load(keep, mask + WIDTH)
+    _two(out, to, a0 * m, b0 * n)
+    if rows > 1:
+        _two(out, to + stride, a1 * m, b1 * n)
+    if rows > 2:
+        _two(out, to + 2 * stride, a2 * m, b2 * n)
+    if rows > 3:
+        _two(out, to + 3 * stride, a3 * m, b3 * n)
+    if rows > 4:
+        _two(out, to + 4 * stride, a4 * m, b4 * n)
+    if rows > 5:
+        _two(out, to + 5 * stride, a5 * m, b5 * n)
+    if rows > 6:
+        _two(out, to + 6 * stride, a6 * m, b6 * n)
+    if rows > 7:
+        _two(out, to + 7 * stride, a7 * m, b7 * n)
+
+
+@jit
+def _two(out, to, a, b):
+    store(out, to, a)
+    store(out, to + WIDTH, b)
+
+
+@jit
+def backward(
+    first, last, grad, before, weight, panels, bias, out, d_weight, d_bias, slots, keep, after, scale, masked, B, L, H
+) -> None:
+    """From ``grad (B, L, H)`` at y to that at the spikes, ``out (B, L, H)``.
+
+    Slot j of ``slots`` takes an equal share of the tasks of :func:`forward` and adds the gradients of its own
+    ``d_weight (slots, H, 2H)``, transposed, and ``d_bias (slots, 2H)``. ``panels (H / WIDTH, 2H, WIDTH)``: W's columns.
+    """
+    n, width = (L + ROWS - 1) // ROWS, 2 * H + WIDTH  # an odd number of cache lines
+    fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)
+    times, often = np.empty(H * ROWS, np.int16), np.empty(H, np.int64)
+    tile = np.zeros((ROWS + TILE) * width, grad.dtype)
+    factor = splat(scale)
+    for slot in range(first, last):
+        mine, my_bias = d_weight[slot * 2 * H * H :], d_bias[slot * 2 * H :]
+        for q in range(slot * B * n // slots, (slot + 1) * B * n // slots):
+            sample, t0 = q // n, q % n * ROWS
+            rows = min(ROWS, L - t0)
+            base = (sample * L + t0) * H
+            for h in range(H):
+                often[h] = 0
+            for r in range(rows):
+                counts[r] = _fired(before, base + r * H, keep, masked, sample, H, fired[r * H :])
+                for k in range(r * H, r * H + counts[r]):
+                    h = fired[k]
+                    times[h * ROWS + often[h]] = r
+                    often[h] += 1
+            column = 0
+            while column + 4 * WIDTH <= H:
+                for r in range(rows):
+                    a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, column, H, 2 * H, fired, r * H, counts[r])
+                    at, row = base + r * H, r * width
+                    c = column
+                    _slopes(grad, at, a0, b0, factor, bias, c, H, after, masked, sample, tile, row)
+                    c += WIDTH
+                    _slopes(grad, at, a1, b1, factor, bias, c, H, after, masked, sample, tile, row)
+                    c += WIDTH
+                    _slopes(grad, at, a2, b2, factor, bias, c, H, after, masked, sample, tile, row)
+                    c += WIDTH
+                    _slopes(grad, at, a3, b3, factor, bias, c, H, after, masked, sample, tile, row)
+                column += 4 * WIDTH
+            while column < H:
+                for r in range(rows):
+                    a = _sum1(weight, column, 2 * H, fired, r * H, counts[r])
+                    b = _sum1(weight, H + column, 2 * H, fired, r * H, counts[r])
+                    at = base + r * H
+                    _slopes(grad, at, a, b, factor, bias, column, H, after, masked, sample, tile, r * width)
+                column += WIDTH
+            for column in range(0, 2 * H, WIDTH):
+                slope = load(my_bias, column)
+                for r in range(rows):
+                    slope = slope + load(tile, r * width + column)
+                store(my_bias, column, slope)
+            column = 0
+            while column + 4 * WIDTH <= 2 * H:
+                for h in range(H):
+                    if often[h]:
+                        a, b, c, d = _sum4(tile, column, width, times, h * ROWS, often[h])
+                        at = h * 2 * H + column
+                        _add(mine, at, a * factor)
+                        _add(mine, at + WIDTH, b * factor)
+                        _add(mine, at + 2 * WIDTH, c * factor)
+                        _add(mine, at + 3 * WIDTH, d * factor)
+                column += 4 * WIDTH
+            while column < 2 * H:
+                for h in range(H):
+                    if often[h]:
+                        _add(mine, h * 2 * H + column, _sum1(tile, column, width, times, h * ROWS, often[h]) * factor)
+                column += WIDTH
+            for pair in range(0, H, 2 * WIDTH):
+                column = min(pair, H - 2 * WIDTH)  # of an odd number of panels the last but one is done twice
+                for r in range(0, rows, TILE):
+                    _product(
+                        tile, width, panels, column * 2 * H, 2 * H, r * width, out, base + r * H + column, H, rows - r,
+                        keep, masked, sample * H + column,
+                    )  # fmt: skip
