@@ -10,7 +10,7 @@ from numba import njit
 from sdn.kernels import simd
 
 
-def jit(function):  # noqa: ANN001, ANN201
+def jit(function):  # noqa: ANN201
     """``numba.njit`` without the GIL, cached on disk where some folder can be written."""
     options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     if function.__name__.startswith("_"):  # called by compiled code alone
