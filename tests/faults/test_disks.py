@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,10 +46,7 @@ def test_training_on_a_full_disk(command, tiny, one_sentence, small_disk: Path):
 @pytest.mark.parametrize("limit", [10, 40])
 def test_training_where_no_file_may_grow(environment, tiny, one_sentence, tmp_path: Path, limit: int):
     root = Path(__file__).resolve().parents[2]
-    line = ["bash", "-c", f'ulimit -f {limit}; exec "$0" "$@"', environment.get("PYTHON", "python")]
-    import sys
-
-    line[-1] = sys.executable
+    line = ["bash", "-c", f'ulimit -f {limit}; exec "$0" "$@"', sys.executable]
     words = [*tiny, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}/run"]
     done = subprocess.run(
         [*line, str(root / "train.py"), *words], cwd=tmp_path, env=environment, capture_output=True, text=True
@@ -69,8 +67,6 @@ def test_folders_that_cannot_be_written(command, tiny, one_sentence, locked_fold
 
 
 def test_a_home_and_a_cache_that_cannot_be_written(environment, tiny, tmp_path: Path, locked_folder: Path):
-    import sys
-
     root = Path(__file__).resolve().parents[2]
     env = environment | {"HOME": str(locked_folder), "XDG_CACHE_HOME": str(locked_folder), "MPLCONFIGDIR": ""}
     env.pop("NUMBA_CACHE_DIR", None)

@@ -58,8 +58,8 @@ VALUES = {
 }
 
 
-def _set_up(word: str) -> None:
-    """Everything a run does before its first step."""
+def assemble(word: str) -> None:
+    """All that a run builds before its first step."""
     config = compose("model.d_model=8", "model.n_layers=1", "logger.tensorboard=false", word)
     data = build("dataset", config["dataset"])
     data.prepare()
@@ -74,5 +74,5 @@ def _set_up(word: str) -> None:
 def test_a_value_that_cannot_be_is_refused(word: str, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as refusal:
-        _set_up(word)
+        assemble(word)
     assert "\n" not in str(refusal.value)

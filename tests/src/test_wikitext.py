@@ -246,5 +246,5 @@ def test_untrained_head_has_the_perplexity_of_its_clusters() -> None:
 
 
 def test_numbers_are_no_text() -> None:
-    with pytest.raises(UserError, match="dataset=wt103"):
+    with pytest.raises(UserError, match="pipeline=corpus, wt103"):
         LanguageModel(SimpleNamespace(n_tokens=None), 8, cutoffs=[2])
