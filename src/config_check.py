@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from sdn.errors import UserError
 
 REQUIRED = ("train", "tolerance", "logger", "dataset", "task", "model", "loader", "optimizer", "scheduler", "trainer")
@@ -197,6 +195,11 @@ def _not_finite(value: Any) -> float | None:
     return next((bad for part in parts if (bad := _not_finite(part)) is not None), None)
 
 
+def _is_tensor(hint: Any) -> bool:
+    """Whether ``hint`` is torch.Tensor, asked without importing torch."""
+    return isinstance(hint, type) and (hint.__module__, hint.__name__) == ("torch", "Tensor")
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value of a configuration may be given where ``hint`` stands; yes where the hint says nothing."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -206,7 +209,7 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, part) for part in arguments)
     if origin is typing.Literal or hint is Any or isinstance(hint, typing.TypeVar):
         return True  # the class itself knows its words
-    if hint is Tensor:
+    if _is_tensor(hint):
         return False  # it is iterable, and no list
     kind = origin or hint
     if kind is bool:
@@ -235,7 +238,7 @@ def fits(value: Any, hint: Any) -> bool:
 def describe(hint: Any) -> str:
     """``hint`` in words: "a whole number or null"."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Tensor:
+    if _is_tensor(hint):
         return ""
     if origin in (typing.Union, types.UnionType):
         words = [describe(part) for part in arguments]

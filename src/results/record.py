@@ -101,7 +101,7 @@ class Record(Callback):
         if self._stage == "fit":
             self._row(trainer).update(_short(figures))
         elif self.config["train"]["mode"] == "validate":
-            self.tested = {"weights": _weights(trainer), "figures": _short(figures)}
+            self.tested = {"weights": _weights(trainer, self.config), "figures": _short(figures)}
         self._note_load()
         self._write(trainer)
 
@@ -114,7 +114,7 @@ class Record(Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figures = _figures(trainer, "test/")
         self._rates = _rates(figures, "test") or self._rates
-        self.tested = {"weights": _weights(trainer), "figures": _short(figures)}
+        self.tested = {"weights": _weights(trainer, self.config), "figures": _short(figures)}
         self._write(trainer)
 
     def finish(self) -> None:
@@ -223,6 +223,8 @@ def _rates(figures: Mapping[str, float], split: str) -> dict[str, float]:
     return {name.removeprefix(f"{prefix}/") if name != prefix else "mean": round(v, 6) for name, v in found.items()}
 
 
-def _weights(trainer: pl.Trainer) -> str:
-    path = str(trainer.ckpt_path or "")
+def _weights(trainer: pl.Trainer, config: Mapping[str, Any]) -> str:
+    """The checkpoint that is judged: after a fit the trainer's, otherwise the one that was given."""
+    given = trainer.ckpt_path if config["train"]["mode"] == "fit" else config["train"]["ckpt"]
+    path = str(given or "")
     return path.rpartition("/")[2] or "as they were at the end"

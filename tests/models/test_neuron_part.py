@@ -174,8 +174,9 @@ def test_a_class_of_ones_own(own, tmp_path):
 def test_a_file_cannot_name_any_callable(own, name):
     spec = {"model": {"d_model": 6, "n_layers": 1, "layer": {"neuron": {"_name_": name}}},
             "encoder": {"kind": "linear", "d_input": 1}, "decoder": {"kind": "sequence", "d_output": 3}}  # fmt: skip
+    plain = {**spec, "model": {**spec["model"], "layer": {"neuron": "sltt"}}}
     with pytest.raises(UserError, match="neuron"):
-        build(spec, {})
+        build(spec, Network(plain).state_dict())
     assert not getattr(sys.modules.get(own), "CALLED", [])
 
 

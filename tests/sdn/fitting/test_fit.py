@@ -38,7 +38,7 @@ OUTPUTS = {
 @pytest.fixture(autouse=True)
 def blank_pictures(monkeypatch):
     """Drawing takes seconds and is tested in test_plots.py."""
-    monkeypatch.setattr(plots, "curves", lambda history, baselines, path, *reduced: Path(path).touch())
+    monkeypatch.setattr(plots, "curves", lambda history, baselines, path, *_: Path(path).touch())
     monkeypatch.setattr(plots, "prediction", lambda predict, data, path: Path(path).touch())
 
 

@@ -61,6 +61,16 @@ def test_a_run_leaves_what_it_takes_to_believe_it(run_in, tmp_path):
     assert record["interruptions"] == []
 
 
+def test_a_test_alone_says_whose_weights_it_judged(run_in, tmp_path):
+    run_in("run", "trainer.max_epochs=1")
+    run_in("test", "train.mode=test", f"train.ckpt={tmp_path / 'run/checkpoints/best.ckpt'}")
+    whole, alone = _record(tmp_path / "run"), _record(tmp_path / "test")
+    assert alone["test"]["weights"] == "best.ckpt"
+    assert alone["test"]["figures"]["test/loss"] == pytest.approx(whole["test"]["figures"]["test/loss"], rel=1e-5)
+    assert alone["epochs"] == []
+    assert alone["best"] is None
+
+
 def test_the_history_survives_an_interruption(run_in, tmp_path):
     run_in("whole", "trainer.max_epochs=3")
     options = ("trainer.max_epochs=3", "tolerance.id=a", f"tolerance.logdir={tmp_path}/resume")
