@@ -36,12 +36,13 @@ def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = N
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
-        value = zlib.crc32(_bytes(tensor), value)
+        value = zlib.crc32(raw(tensor), value)
     return f"{value:08x}"
 
 
-def _bytes(tensor: Tensor) -> memoryview | bytes:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b""
+def raw(tensor: Tensor) -> memoryview | bytes:
+    """The bytes of a tensor on the CPU, in its own memory if it is contiguous."""
+    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b""
 
 
 def sealed(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> dict[str, str]:

@@ -1,25 +1,12 @@
-"""``jit``: numba's compiler as the kernels here use it."""
+"""The compiler of the kernels that are written in vectors (:mod:`sdn.kernels.simd`); they need numba's compiler."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
-from numba import njit
+from sdn.kernels import cpu_jit, simd  # the first says where nothing is compiled
+from sdn.kernels.compiler import compiler
 
-from sdn.kernels import simd
-
-
-def jit(function):  # noqa: ANN201
-    """``numba.njit`` without the GIL, cached on disk where some folder can be written."""
-    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-    if function.__name__.startswith("_"):  # called by compiled code alone
-        options["no_cpython_wrapper"] = True
-    try:
-        compiled = njit(cache=True, **options)(function)
-    except RuntimeError:  # neither beside the file nor in the user's cache folder may we write
-        return njit(**options)(function)
-    with suppress(AttributeError):  # the cache knows the age of the function's own file; make it know that of simd's
-        file, status = compiled._cache._cache_file, Path(simd.__file__).stat()
-        file._source_stamp = (file._source_stamp, status.st_mtime, status.st_size, simd.WIDTH)
-    return compiled
+__all__ = ["jit"]
+_FILES = (Path(__file__).with_name(f"{part}_kernels.py") for part in ("conv", "mix", "mode", "norm"))
+jit = compiler([Path(cpu_jit.__file__), Path(simd.__file__), *_FILES])

@@ -13,17 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sdn.checksum import raw
 from sdn.errors import UserError
 
-from .constants import step_constants
+from .constants import EVERY_STEP, LAST, NORMS, POOL, step_constants
 from .gate import refuse_not_finite
 from .heads import EmbeddingEncoder, LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
 
 if TYPE_CHECKING:
     from .network import Network
-
-_NORMS = {"none": 0, "affine": 1, "layer": 2}
-_POOL, _LAST, _EVERY_STEP = 0, 1, 2
 
 
 @functools.cache
@@ -62,8 +60,7 @@ class CompiledNetwork:
             raise UserError("the engine answers by a sequence or per-step decoder; others stream by network.step")
         c = step_constants(model, "event_engine", rate)
         norms, self.every_step = c.norms, isinstance(decoder, StepDecoder)
-        mode = _EVERY_STEP if self.every_step else _POOL if decoder.mode == "pool" else _LAST
-        self.mode = mode
+        self.mode = EVERY_STEP if self.every_step else POOL if decoder.mode == "pool" else LAST
         tokens = isinstance(encoder, EmbeddingEncoder)
         self.n_tokens = encoder.num_embeddings if tokens else None
         self.d_input = 0 if tokens else encoder.in_features
@@ -80,7 +77,7 @@ class CompiledNetwork:
                 self._array(torch.stack([norm.shift for norm in norms])),
                 np.array([norms[0].eps], self.dtype),
             ),
-            (_NORMS[norms[0].kind], bool(model.prenorm), bool(c.soft), mode),
+            (NORMS[norms[0].kind], bool(model.prenorm), bool(c.soft), self.mode),
             (self._array(decoder.output.weight.T), self._array(decoder.output.bias)),
         )
         self.n_layers, self.d_model, self.n_modes = c.A.shape
@@ -131,7 +128,7 @@ class Watch:
         self._tensors = [*network.parameters(), *network.buffers()]
         self._versions = [tensor._version for tensor in self._tensors]
         self._addresses = [tensor.data_ptr() for tensor in self._tensors]
-        self._contents = [(_bytes(t), _bytes(t.clone())) for t in self._tensors if t.numel()]
+        self._contents = [(raw(t), raw(t.clone())) for t in self._tensors if t.numel()]
         self._turn = itertools.cycle(self._contents)
 
     def unchanged(self, thoroughly: bool = False) -> bool:
@@ -147,7 +144,3 @@ class Watch:
             return all(now == then for now, then in self._contents)
         now, then = next(self._turn)
         return now == then
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())

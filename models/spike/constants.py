@@ -20,6 +20,11 @@ from sdn.errors import UserError
 from .norms import LayerNorm, fold
 from .ssm import SpikingSSM
 
+NORMS = {"none": 0, "affine": 1, "layer": 2}
+"""The compiled loops' numbers for :attr:`FoldedNorm.kind`."""
+POOL, LAST, EVERY_STEP = range(3)
+"""And for what a decoder answers by: the mean so far, the last sample, each sample by itself."""
+
 
 class FoldedNorm(NamedTuple):
     """A norm with fixed statistics: "none", "affine" x scale + shift, or "layer" over channels with scale and shift."""

@@ -15,13 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sdn.errors import UserError
 
-from .constants import step_constants
-from .gate import as_array, finite, refuse_not_finite
+from .constants import NORMS, step_constants
+from .gate import as_array, refuse_not_finite
 from .ssm import SpikingSSM
 from .state import State
-
-_KINDS = {"none": 0, "affine": 1, "layer": 2}
-"""The compiled kernels' numbers for the kinds of norm (``event_kernels.NORM_*``)."""
 
 
 class EventEngine:
@@ -44,7 +41,7 @@ class EventEngine:
             from . import event_kernels
         except ImportError as error:
             raise UserError("the event-driven engine is compiled by numba; pip install numba") from error
-        self._advance = event_kernels.advance
+        self._advance, self._finite = event_kernels.advance, event_kernels.finite
         self.dtype = np.dtype(dtype)
         constants = step_constants(model, "event_engine", rate)
         H = model.d_model
@@ -57,7 +54,7 @@ class EventEngine:
         self._neuron = self._array(constants.tau), self._array(constants.u_r)
         self._mix = self._array(constants.weight.transpose(1, 2)), self._array(constants.bias)
         norms = constants.norms
-        self._norm_kind = _KINDS[norms[0].kind]
+        self._norm_kind = NORMS[norms[0].kind]
         self._norm = (
             self._array(torch.stack([norm.scale for norm in norms])),
             self._array(torch.stack([norm.shift for norm in norms])),
@@ -105,7 +102,7 @@ class EventEngine:
 
     def _checked(self, x: ArrayLike | torch.Tensor) -> NDArray:
         array = np.ascontiguousarray(as_array(x), self.dtype)
-        if not finite(array.reshape(-1)):
+        if not self._finite(array.reshape(-1)):
             raise refuse_not_finite()
         return array
 

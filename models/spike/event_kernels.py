@@ -6,15 +6,28 @@ modes is plain vector arithmetic. All floats share one type, float32 or float64.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-from numba import njit
 
-NORM_NONE, NORM_AFFINE, NORM_LAYER = 0, 1, 2
+from sdn.kernels.compiler import compiler
 
-_compile = njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
+from .constants import NORMS
+
+NORM_NONE, NORM_AFFINE = NORMS["none"], NORMS["affine"]
+_FILES = [Path(__file__).with_name(name) for name in ("constants.py", "event_kernels.py", "stream_kernels.py")]
+exact = compiler(_FILES)
+jit = compiler(_FILES, fastmath=True)
+"""These loops take the licence to reorder sums, and to assume that no NaN comes; :func:`finite` is asked before."""
 
 
-@_compile
+@exact
+def finite(x) -> bool:
+    """Whether all of the flat array ``x`` is finite; compiled without the licence to assume so."""
+    return np.isfinite(x).all()
+
+
+@jit
 def _ssm_and_neuron(z, a_re, a_im, c_re, c_im, d, tau, u_r, soft, one, h_re, h_im, u, fired):
     """``h = A h + z``, ``I = Re(C h) + D z``, then the neuron; indices of the channels that fire go to ``fired``."""
     H, N = a_re.shape
@@ -38,8 +51,8 @@ def _ssm_and_neuron(z, a_re, a_im, c_re, c_im, d, tau, u_r, soft, one, h_re, h_i
     return count
 
 
-@_compile
-def _mix_events(weight, bias, fired, count, out):
+@jit
+def mix_events(weight, bias, fired, count, out) -> None:
     """``out = bias + sum of the rows of weight (H, 2H) of the channels that fired``, four rows a pass."""
     width = out.shape[0]
     for j in range(width):
@@ -57,8 +70,8 @@ def _mix_events(weight, bias, fired, count, out):
         k += 1
 
 
-@_compile
-def _norm(x, kind, scale, shift, eps, one, out):
+@jit
+def normalise(x, kind, scale, shift, eps, one, out) -> None:
     H = x.shape[0]
     if kind == NORM_NONE:
         for i in range(H):
@@ -79,7 +92,7 @@ def _norm(x, kind, scale, shift, eps, one, out):
             out[i] = (x[i] - mean) * inv * scale[i] + shift[i]
 
 
-@_compile
+@jit
 def advance(xs, ys, ssm, neuron, soft, mix, norm, norm_kind, prenorm, state, work, counts) -> None:
     """Run ``xs (L, H)`` through all layers into ``ys (L, H)``, updating ``state``.
 
@@ -101,7 +114,7 @@ def advance(xs, ys, ssm, neuron, soft, mix, norm, norm_kind, prenorm, state, wor
             x[i] = xs[t, i]
         for n in range(d.shape[0]):
             if prenorm:
-                _norm(x, norm_kind, scale[n], shift[n], eps[0], one, z)
+                normalise(x, norm_kind, scale[n], shift[n], eps[0], one, z)
             else:
                 for i in range(H):
                     z[i] = x[i]
@@ -109,11 +122,11 @@ def advance(xs, ys, ssm, neuron, soft, mix, norm, norm_kind, prenorm, state, wor
                 z, a_re[n], a_im[n], c_re[n], c_im[n], d[n], tau[n], u_r[n], soft, one, h_re[n], h_im[n], u[n], fired
             )
             counts[n] += count
-            _mix_events(weight[n], bias[n], fired, count, out)
+            mix_events(weight[n], bias[n], fired, count, out)
             for i in range(H):
                 x[i] += out[i] / (one + np.exp(-out[i + H]))
             if not prenorm and norm_kind != NORM_NONE:
-                _norm(x, norm_kind, scale[n], shift[n], eps[0], one, z)
+                normalise(x, norm_kind, scale[n], shift[n], eps[0], one, z)
                 for i in range(H):
                     x[i] = z[i]
         for i in range(H):

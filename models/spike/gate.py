@@ -34,11 +34,6 @@ def as_array(x: ArrayLike | Tensor) -> NDArray:
     return np.asarray(x)
 
 
-def finite(x: NDArray) -> bool:
-    """Whether all numbers of the flat ``x`` are finite."""
-    return bool(np.isfinite(x).all())
-
-
 def check_sample(x: Tensor, state: State) -> None:
     """Refuse a sample ``(B, ...)`` that is not finite, or a state that is not one of B rows.
 

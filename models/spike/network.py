@@ -24,7 +24,6 @@ from sdn.errors import UserError
 from sdn.named import require_allowed
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from .gate import check_sample
 from .heads import (
     ConvEncoder,
     EmbeddingEncoder,
@@ -112,7 +111,6 @@ class Network(nn.Module):
         """
         if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
             return quick[0], NetworkState(*quick[1:])
-        check_sample(x, state.layers)
         h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)

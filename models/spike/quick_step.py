@@ -18,6 +18,7 @@ from sdn.errors import UserError
 
 from .compiled_network import CompiledNetwork, Watch
 from .compiled_network import kernels as compiled_kernels
+from .constants import POOL
 from .gate import check_rows, refuse_not_finite
 from .heads import Summary
 
@@ -36,7 +37,8 @@ class _Kept:
     def __init__(self, network: Network, rate: float) -> None:
         self.watch, self.rate, self.steps = Watch(network), rate, 0
         self.dtype = network.backbone.layers[0].D.dtype
-        self.mixed = any(t.dtype not in (self.dtype, torch.int64) for t in network.parameters())
+        mixed = any(t.dtype not in (self.dtype, torch.int64) for t in network.parameters())
+        self.plain = mixed or self.dtype not in _REAL  # only the plain way serves it
         self.net: CompiledNetwork | None = None
 
 
@@ -61,13 +63,13 @@ def quick_step(network: Network, x: Tensor, state: NetworkState, rate: float) ->
             _known.pop(network, None)
         return None
     kept.steps += 1
-    if kept.steps < PATIENCE or kept.mixed or kept.dtype not in _REAL:
+    if kept.steps < PATIENCE or kept.plain:
         return None
     if kept.net is None:
         try:
             kept.net = CompiledNetwork(network, rate, _REAL[kept.dtype][0])
         except UserError:  # a part the loops do not compute: the plain way does, or says why not
-            kept.mixed = True
+            kept.plain = True
             return None
     return _run(kept.net, x, state, kept.dtype)
 
@@ -117,5 +119,5 @@ def _run(net: CompiledNetwork, x: Tensor, state: NetworkState, dtype: torch.dtyp
     after = None
     if not net.every_step:
         value = torch.from_numpy(total)
-        after = Summary(value if net.mode == 0 else value.to(dtype), 1 if summary is None else summary.count + 1)
+        after = Summary(value if net.mode == POOL else value.to(dtype), 1 if summary is None else summary.count + 1)
     return out[:, 0], list(zip(h.unbind(), potentials.unbind(), strict=True)), after

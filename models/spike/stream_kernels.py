@@ -2,27 +2,21 @@
 
 Shapes: R streams, n layers, H channels, N modes. Modes and their constants are complex numbers written as pairs of
 floats, ``(.., 2 N)``, the layout of the model's own state. All floats share one type, float32 or float64; the running
-sum is float64 in either case. Nothing here may meet a NaN: what enters is checked by :func:`finite` before.
+sum is float64 in either case. Nothing here may meet a NaN: what enters is checked by
+:func:`models.spike.event_kernels.finite` before.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-NORM_NONE, NORM_AFFINE, NORM_LAYER = 0, 1, 2
-POOL, LAST, EVERY_STEP = 0, 1, 2
+from .constants import LAST, POOL
+from .event_kernels import NORM_NONE, finite, jit, mix_events, normalise
 
-_compile = njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def finite(x) -> bool:
-    """Whether all of the flat array ``x`` is finite; compiled without the licence to assume so."""
-    return np.isfinite(x).all()
+__all__ = ["advance", "finite"]
 
 
-@_compile
+@jit
 def _layer(z, a, b, c, d, tau, u_r, soft, one, h, u, fired):
     """``h = A h + B z``, ``I = 2 Re(C h) + D z`` (c holds 2 C), then the neuron; who fired goes to ``fired``."""
     count = 0
@@ -46,48 +40,7 @@ def _layer(z, a, b, c, d, tau, u_r, soft, one, h, u, fired):
     return count
 
 
-@_compile
-def _events(weight, bias, fired, count, out):
-    """``out = bias + sum of the rows of weight (H, 2H) of the channels that fired``, four rows a pass."""
-    width = out.shape[0]
-    for j in range(width):
-        out[j] = bias[j]
-    k = 0
-    while k + 4 <= count:
-        w0, w1, w2, w3 = weight[fired[k]], weight[fired[k + 1]], weight[fired[k + 2]], weight[fired[k + 3]]
-        for j in range(width):
-            out[j] += (w0[j] + w1[j]) + (w2[j] + w3[j])
-        k += 4
-    while k < count:
-        w0 = weight[fired[k]]
-        for j in range(width):
-            out[j] += w0[j]
-        k += 1
-
-
-@_compile
-def _norm(x, kind, scale, shift, eps, one, out):
-    H = x.shape[0]
-    if kind == NORM_NONE:
-        for i in range(H):
-            out[i] = x[i]
-    elif kind == NORM_AFFINE:
-        for i in range(H):
-            out[i] = x[i] * scale[i] + shift[i]
-    else:
-        mean = one - one
-        for i in range(H):
-            mean += x[i]
-        mean /= H * one
-        var = one - one
-        for i in range(H):
-            var += (x[i] - mean) * (x[i] - mean)
-        inv = one / np.sqrt(var / (H * one) + eps)
-        for i in range(H):
-            out[i] = (x[i] - mean) * inv * scale[i] + shift[i]
-
-
-@_compile
+@jit
 def _encode(xs, ids, row, t, weight, bias, x):
     if ids.size:
         for i in range(x.shape[0]):
@@ -101,7 +54,7 @@ def _encode(xs, ids, row, t, weight, bias, x):
             x[i] += value * weight[k, i]
 
 
-@_compile
+@jit
 def _answer(x, summary, seen, mode, weight, bias, out):
     """``weight (H, C)``: the logits of the summary after ``seen`` samples, or of this sample."""
     for j in range(out.shape[0]):
@@ -114,7 +67,7 @@ def _answer(x, summary, seen, mode, weight, bias, out):
             out[j] += value * weight[i, j]
 
 
-@_compile
+@jit
 def advance(first, last, xs, ids, out, encoder, layers, norms, kinds, decoder, h, u, summary, seen, counts) -> None:
     """Streams ``first`` to ``last``, all their samples, state in place.
 
@@ -138,17 +91,17 @@ def advance(first, last, xs, ids, out, encoder, layers, norms, kinds, decoder, h
             _encode(xs, ids, row, t, encoder[0], encoder[1], x)
             for k in range(n):
                 if prenorm:
-                    _norm(x, norm_kind, scale[k], shift[k], eps[0], one, z)
+                    normalise(x, norm_kind, scale[k], shift[k], eps[0], one, z)
                 else:
                     for i in range(H):
                         z[i] = x[i]
                 count = _layer(z, a[k], b[k], c[k], d[k], tau[k], u_r[k], soft, one, h[k, row], u[k, row], fired)
                 counts[row, k] += count
-                _events(weight[k], bias[k], fired, count, mixed)
+                mix_events(weight[k], bias[k], fired, count, mixed)
                 for i in range(H):
                     x[i] += mixed[i] / (one + np.exp(-mixed[i + H]))
                 if not prenorm and norm_kind != NORM_NONE:
-                    _norm(x, norm_kind, scale[k], shift[k], eps[0], one, z)
+                    normalise(x, norm_kind, scale[k], shift[k], eps[0], one, z)
                     for i in range(H):
                         x[i] = z[i]
             seen[row] += 1
