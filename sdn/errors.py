@@ -16,6 +16,11 @@ class UserError(Exception):
     """A mistake the user can mend. Its text is the whole message; no traceback is shown at the door."""
 
 
+def reason(error: BaseException) -> str:
+    """What a library's exception says, in a line: the first of its text, or the name of its kind where it has none."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
 def door(main: Callable[..., int | None]) -> Callable[..., int]:
     """Wrap a command's entry point: returns its exit code and never shows a traceback for a user's mistake.
 

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from sdn.errors import UserError
+from sdn.errors import UserError, reason
 from src.callbacks.averaging import Averaging
 from src.callbacks.interruption import Interruption
 from src.checkpoint_io import AtomicCheckpointIO
@@ -44,7 +44,7 @@ def make_trainer(config: Mapping[str, Any]) -> pl.Trainer:
             use_distributed_sampler=False,  # the loaders know their share
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"trainer: {reason(error)}") from error
 
 
 def make_callbacks(config: Mapping[str, Any], logging_on: bool) -> list[Callback]:
@@ -108,5 +108,5 @@ def _wandb(options: Mapping[str, Any]) -> Logger | None:
         _ = logger.experiment  # starts the service, or fails, now
         return logger
     except Exception as error:
-        log.warning("wandb could not be started and is left out: %s", str(error).strip().splitlines()[0])
+        log.warning("wandb could not be started and is left out: %s", reason(error))
         return None

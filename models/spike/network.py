@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sdn.checksum import load_tensors, save_tensors
-from sdn.errors import UserError
+from sdn.errors import UserError, reason
 from sdn.named import require_allowed
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
@@ -192,7 +192,7 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
     except KeyError as error:
         raise UserError(f"the description of the network lacks {error}") from error
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
-        raise UserError(f"the description of the network is damaged ({str(error).strip().splitlines()[0]})") from error
+        raise UserError(f"the description of the network is damaged ({reason(error)})") from error
     _check_shapes(network, tensors)
     network.load_state_dict(dict(tensors))
     return network

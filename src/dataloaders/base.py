@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sdn.errors import UserError
+from sdn.errors import UserError, reason
 from src.dataloaders.loading import Loader, LoaderOptions, Shard, make_loader
 from src.dataloaders.sets import Batch, RaggedSet, TensorSet, collate_ragged, collate_tokens
 from src.dataloaders.splits import random_split, stratified_split
@@ -192,13 +192,12 @@ def load_hub(name: str, folders: Sequence[Path], hub: str, size: str, config: st
             return datasets.load_dataset("parquet", data_files={k: v for k, v in files.items() if v})
         return datasets.load_dataset(hub, config)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if folder is not None:
-            raise UserError(f"cannot read {name} from {folder}: {reason}") from error
+            raise UserError(f"cannot read {name} from {folder}: {reason(error)}") from error
         raise missing(
             name,
             folders[0],
-            f"and the hub could not be reached ({reason}): download {hub} ({size}) with "
+            f"and the hub could not be reached ({reason(error)}): download {hub} ({size}) with "
             f"`hf download {hub} --repo-type dataset --local-dir {folders[0]}`, or point DATA_PATH at a folder that "
             f"holds {folders[0].name}/",
         ) from error

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from sdn.errors import UserError
+from sdn.errors import UserError, reason
 from src.dataloaders import gate
 from src.dataloaders.base import load_hub
 from src.dataloaders.family import Family, Samples
@@ -150,8 +150,7 @@ class Hub(Family):
         try:
             return datasets.load_dataset("parquet", data_files={name: some for name, some in grouped.items() if some})
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"cannot read the parquet files of {path}: {reason}") from error
+            raise UserError(f"cannot read the parquet files of {path}: {reason(error)}") from error
 
     def _kind(self, rows: Any) -> str:
         """``pictures``, ``text``, ``numbers`` (lists) or ``columns``."""

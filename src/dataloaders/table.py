@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from sdn.errors import UserError
+from sdn.errors import UserError, reason
 from src.dataloaders import gate
 from src.dataloaders.family import Family, Samples
 from src.dataloaders.files import files_below
@@ -197,8 +197,7 @@ def read_table(file: Path, separator: str | None = None) -> pd.DataFrame:
         else:
             table = pd.read_csv(file, sep=separator or ("\t" if file.suffix == ".tsv" else ","))
     except Exception as error:  # pandas and pyarrow have many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{file} cannot be read as a table: {reason}") from error
+        raise UserError(f"{file} cannot be read as a table: {reason(error)}") from error
     table.columns = [str(name).strip() for name in table.columns]
     if not len(table):
         raise UserError(f"{file} has no rows")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sdn.errors import UserError
+from sdn.errors import UserError, reason
 from src.dataloaders import gate
 from src.dataloaders.base import missing
 from src.dataloaders.family import NORMALISE, Family, Samples
@@ -97,8 +97,7 @@ class UCR(Family):
             try:
                 series, answers, about = load(str(file), return_meta_data=True)
             except Exception as error:  # aeon has no one kind of error for a file it cannot read
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise UserError(f"{file} cannot be read as a .ts file: {reason}") from error
+                raise UserError(f"{file} cannot be read as a .ts file: {reason(error)}") from error
             if about["targetlabel"] != (self.targets == "numbers"):
                 right = "task=regression" if about["targetlabel"] else "task=classification"
                 raise UserError(f"the targets of {self.name} are of another kind; choose {right}")

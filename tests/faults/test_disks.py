@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,28 +12,28 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB."""
-    folder = tmp_path / "disk"
+@contextlib.contextmanager
+def _mounted(folder: Path, options: str) -> Iterator[Path]:
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
     if made.returncode:
         pytest.skip("a file system can only be mounted by root")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    with _mounted(tmp_path / "disk", "size=64k") as folder:
+        yield folder
 
 
 @pytest.fixture
 def locked_folder(tmp_path: Path) -> Iterator[Path]:
     """A read-only file system."""
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], capture_output=True)
-    if made.returncode:
-        pytest.skip("a file system can only be mounted by root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with _mounted(tmp_path / "locked", "ro") as folder:
+        yield folder
 
 
 def test_training_on_a_full_disk(command, tiny, one_sentence, small_disk: Path):
