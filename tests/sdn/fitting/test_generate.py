@@ -160,7 +160,12 @@ def test_full_disk_is_noticed_before_and_during(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_killed_run_leaves_no_data_set(tmp_path, how):
     command = [sys.executable, "generate.py", str(tmp_path), "-N", "4000000", "-T", "256"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    # a shell starts what runs in its background with SIGINT ignored, and a child inherits that
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
     while not any(path.stat().st_size > 10_000_000 for path in tmp_path.iterdir()):
         assert process.poll() is None
         time.sleep(0.05)
