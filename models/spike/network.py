@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -42,6 +42,9 @@ from .ssm import SpikingSSM, with_sdn_from
 from .state import State
 
 FORMAT = "spikingssm-network-1"
+Encoder: TypeAlias = LinearEncoder | EmbeddingEncoder | ConvEncoder | AdaptiveEmbedding
+Decoder: TypeAlias = SequenceDecoder | StepDecoder | RetrievalDecoder | AdaptiveSoftmax
+Part = TypeVar("Part", bound=nn.Module)
 
 
 class NetworkState(NamedTuple):
@@ -91,7 +94,7 @@ class Network(nn.Module):
     def initial_state(self, batch: int = 1) -> NetworkState:
         """The state before the first sample."""
         if isinstance(self.decoder, RetrievalDecoder):
-            raise UserError("retrieval compares two finished texts; it has no answer after every sample to stream")
+            raise _refuse_pairs()
         refuse_windows(self.encoder)
         return NetworkState(self.backbone.initial_state(batch))
 
@@ -114,25 +117,42 @@ class Network(nn.Module):
         h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
+        if isinstance(self.decoder, RetrievalDecoder):
+            raise _refuse_pairs()
         logits, summary = self.decoder.step(h, state.summary)
         return logits, NetworkState(layers, summary)
 
 
-def _encoder(spec: dict[str, Any], d_model: int) -> nn.Module:
-    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "conv": ConvEncoder, "adaptive": AdaptiveEmbedding}
+def _refuse_pairs() -> UserError:
+    return UserError("retrieval compares two finished texts; it has no answer after every sample to stream")
+
+
+def _encoder(spec: dict[str, Any], d_model: int) -> Encoder:
+    kinds: dict[str, type[Encoder]] = {
+        "linear": LinearEncoder,
+        "embedding": EmbeddingEncoder,
+        "conv": ConvEncoder,
+        "adaptive": AdaptiveEmbedding,
+    }
     return _make("encoder", kinds, spec, d_model=d_model)
 
 
-def _decoder(spec: dict[str, Any], d_model: int, encoder: nn.Module) -> nn.Module:
+def _decoder(spec: dict[str, Any], d_model: int, encoder: Encoder) -> Decoder:
     if spec.get("kind") == "adaptive":
+        if not isinstance(encoder, AdaptiveEmbedding):
+            raise UserError("an adaptive decoder shares the words of an adaptive encoder; describe both as adaptive")
         return AdaptiveSoftmax(encoder, **{key: value for key, value in spec.items() if key != "kind"})
-    kinds = {"sequence": SequenceDecoder, "per_step": StepDecoder, "retrieval": RetrievalDecoder}
+    kinds: dict[str, type[Decoder]] = {
+        "sequence": SequenceDecoder,
+        "per_step": StepDecoder,
+        "retrieval": RetrievalDecoder,
+    }
     return _make("decoder", kinds, spec, d_model=d_model)
 
 
-def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any], **extra: Any) -> nn.Module:
+def _make(part: str, kinds: Mapping[str, type[Part]], spec: dict[str, Any], **extra: Any) -> Part:
     kind = spec.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"unknown {part} {kind!r}; there are {', '.join(kinds)}")
     try:
         return kinds[kind](**spec, **extra)

@@ -58,10 +58,11 @@ class DiagonalSSM(nn.Module):
         if lr == 0.0:
             self.register_buffer(name, value)
             return
-        options = {"lr": lr, "weight_decay": weight_decay}
-        self._optim_options[name] = {key: option for key, option in options.items() if option is not None}
+        wanted = {"lr": lr, "weight_decay": weight_decay}
+        options = {key: option for key, option in wanted.items() if option is not None}
+        self._optim_options[name] = options
         self.register_parameter(name, nn.Parameter(value))
-        if options := self._optim_options[name]:
+        if options:
             getattr(self, name)._optim = options  # for the loop of state-spaces/s4; a copy of the module loses it
 
     def _continuous(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
@@ -86,6 +87,10 @@ class S4DKernel(DiagonalSSM):
 
     As in the released code ``lr`` is capped at 1e-3 here.
     """
+
+    log_dt: Tensor
+    log_A_real: Tensor
+    A_imag: Tensor
 
     def __init__(
         self,
@@ -114,6 +119,12 @@ class S4DKernelB(DiagonalSSM):
 
     C has the kernel's ``lr`` and the optimizer's weight decay. A_imag starts at 1e-4 where S4D-Lin has 0.
     """
+
+    inv_dt: Tensor
+    A_real: Tensor
+    A_imag: Tensor
+    B: Tensor
+    C: Tensor
 
     def __init__(
         self,

@@ -42,6 +42,9 @@ class ALIF(Neuron):
     """
 
     binary = True
+    logit_tau: nn.Parameter
+    logit_rho: nn.Parameter
+    raw_beta: nn.Parameter
 
     def __init__(
         self,
