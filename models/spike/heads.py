@@ -37,6 +37,17 @@ class EmbeddingEncoder(nn.Embedding):
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 
 
+class Windows(NamedTuple):
+    """Where a stream stands between two windows of a :class:`ConvEncoder`."""
+
+    recent: Tensor
+    """The last ``kernel`` samples or rows of the embedding, ``(B, kernel, e)``, zero before the first."""
+    total: Tensor
+    """Sum of the windows since the last whole stride, ``(B, D)``; 0 without ``pool``."""
+    count: int  # type: ignore[assignment]  # as in Summary
+    """Samples since the last whole stride."""
+
+
 class ConvEncoder(nn.Module):
     """Windows instead of samples: one vector for every ``stride`` samples, (B, ⌈L / stride⌉, d_model).
 
@@ -113,6 +124,26 @@ class ConvEncoder(nn.Module):
         """How many windows hold a sample of sequences of these lengths: ⌈lengths / stride⌉."""
         return (lengths + self.stride - 1) // self.stride
 
+    def step(self, x: Tensor, state: Windows | None = None) -> tuple[Tensor | None, Windows]:
+        """One sample ``(B, d_input)`` or id ``(B,)`` -> ``h_t (B, D)`` after every ``stride``-th one, else None.
+
+        What :meth:`forward` computes in evaluation mode, for a sequence of whole strides.
+        """
+        e = x if self.embed is None else self.embed(x)
+        if state is None:
+            state = Windows(e.new_zeros(len(e), self.kernel, e.shape[1]), e.new_zeros(len(e), len(self.conv.weight)), 0)
+        recent = torch.cat([state.recent[:, 1:], e.unsqueeze(1)], 1)
+        count = (state.count + 1) % self.stride
+        if count and not self.pool:
+            return None, Windows(recent, state.total, count)
+        w = self.activation(F.conv1d(recent.transpose(1, 2), self.conv.weight, self.conv.bias).squeeze(-1))
+        if not self.pool:
+            return w, Windows(recent, state.total, count)
+        total = state.total + w
+        if count:
+            return None, Windows(recent, total, count)
+        return total / self.stride, Windows(recent, torch.zeros_like(total), count)
+
 
 def encode(encoder: nn.Module, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """``encoder(x)`` and the lengths of what it returns.
@@ -129,8 +160,8 @@ def refuse_windows(encoder: nn.Module) -> None:
     """Raise :class:`UserError` for an encoder that has no answer after every sample, see :func:`encode`."""
     if hasattr(encoder, "shorten"):
         raise UserError(
-            "this network's encoder reads windows of several samples, so it cannot answer after every one; "
-            "train with encoder=linear or encoder=embedding to stream"
+            "this network's encoder reads windows of several samples, and this way of running it wants an answer after "
+            "every one; stream it with network.step, or train with encoder=linear or encoder=embedding"
         )
 
 

@@ -24,6 +24,7 @@ from sdn.errors import UserError, reason
 from sdn.named import require_allowed
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from .gate import check_sample
 from .heads import (
     ConvEncoder,
     EmbeddingEncoder,
@@ -32,6 +33,7 @@ from .heads import (
     SequenceDecoder,
     StepDecoder,
     Summary,
+    Windows,
     encode,
     refuse_windows,
 )
@@ -48,10 +50,15 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 class NetworkState(NamedTuple):
-    """Where a stream stands: the backbone's state and the decoder's running summary (None before the first sample)."""
+    """Where a stream stands: the backbone's state and the decoder's running summary (None before the first sample).
+
+    With an encoder of windows also what it has read of the next one, and the answer that holds until then.
+    """
 
     layers: State
     summary: Summary | None = None
+    windows: Windows | None = None
+    answer: Tensor | None = None
 
 
 class Network(nn.Module):
@@ -95,7 +102,8 @@ class Network(nn.Module):
         """The state before the first sample."""
         if isinstance(self.decoder, RetrievalDecoder):
             raise _refuse_pairs()
-        refuse_windows(self.encoder)
+        if not hasattr(self.encoder, "step"):
+            refuse_windows(self.encoder)
         return NetworkState(self.backbone.initial_state(batch))
 
     @torch.no_grad()
@@ -103,7 +111,8 @@ class Network(nn.Module):
         self, x: Tensor, state: NetworkState, constants: list | None = None, rate: float = 1.0
     ) -> tuple[Tensor, NetworkState]:
         """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far, of a
-        decoder per step those of this sample.
+        decoder per step those of this sample. With an encoder of windows the answer changes after every ``stride``-th
+        sample and holds in between; it is 0 before the first.
 
         ``rate`` is the sampling step in units of the training data's; ``constants``, ``backbone.recurrence(rate)``,
         saves computing them at every sample. On a CPU a network whose weights stay as they are steps through compiled
@@ -114,13 +123,38 @@ class Network(nn.Module):
         """
         if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
             return quick[0], NetworkState(*quick[1:])
-        h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
+        if isinstance(self.encoder, ConvEncoder):
+            return self._step_of_windows(self.encoder, x, state, constants, rate)
+        return self._answer(self.encoder(x), state, constants, rate)
+
+    def _answer(
+        self, x: Tensor, state: NetworkState, constants: list | None, rate: float
+    ) -> tuple[Tensor, NetworkState]:
+        """One step of backbone and decoder."""
+        h, layers = self.backbone.step(x, state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
         if isinstance(self.decoder, RetrievalDecoder):
             raise _refuse_pairs()
         logits, summary = self.decoder.step(h, state.summary)
         return logits, NetworkState(layers, summary)
+
+    def _step_of_windows(
+        self, encoder: ConvEncoder, x: Tensor, state: NetworkState, constants: list | None, rate: float
+    ) -> tuple[Tensor, NetworkState]:
+        """One sample; the backbone steps where a window ends."""
+        check_sample(x, [*state.layers, *([] if state.windows is None else [(state.windows.recent,)])])
+        h, windows = encoder.step(x, state.windows)
+        if h is None:
+            answer = self._no_answer(len(x)) if state.answer is None else state.answer
+            return answer, state._replace(windows=windows, answer=answer)
+        answer, after = self._answer(h, state, constants, rate)
+        return answer, after._replace(windows=windows, answer=answer)
+
+    def _no_answer(self, batch: int) -> Tensor:
+        if not isinstance(self.decoder, (SequenceDecoder, StepDecoder)):
+            raise _refuse_pairs()
+        return self.decoder.output.weight.new_zeros(batch, self.decoder.output.out_features)
 
 
 def _refuse_pairs() -> UserError:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..contract import Neuron
 from ..errors import UserError
 from ..surrogate import make_surrogate, spike
+from . import loops
 
 State: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -102,11 +103,17 @@ class ResonateAndFire(Neuron):
 
     def _unroll(self, current: Tensor, state: State | None, v_th: Tensor | None) -> tuple[Tensor, State]:
         pole = self.pole()  # once, not at every step
+        if loops.ready(current, v_th, *pole):
+            from . import resonate_kernels
+
+            numbers = self.step_size, self.gamma, self.refractory
+            s, (u, v, q) = loops.run(resonate_kernels, self, current, state, v_th, pole, numbers)
+            return s, (u, v, q)
         return self._over_time(current, state, v_th, lambda x, state: self._advance(x, state, *pole))
 
     def forward(self, current: Tensor, v_th: Tensor | None = None) -> Tensor:
-        """``I (B, H, L)`` -> spikes; without ``refractory`` for all steps at once, as a convolution by FFT."""
-        if self.refractory or not current.numel():
+        """``I (B, H, L)`` -> spikes; what no compiled loop takes and has no ``refractory``, as a convolution by FFT."""
+        if self.refractory or not current.numel() or loops.ready(current, v_th, self.omega, self.damping):
             return super().forward(current, v_th)
         x, (re, im), L = self.scaled(current, v_th), self.pole(), current.shape[-1]
         real = torch.promote_types(x.dtype, re.dtype)
