@@ -111,7 +111,7 @@ class S4DKernel(DiagonalSSM):
 
     def _continuous(self) -> tuple[Tensor, Tensor, None, Tensor]:
         A = torch.complex(-_full(self.log_A_real).exp(), _full(self.A_imag))
-        return _full(self.log_dt).exp().unsqueeze(-1), A, None, torch.view_as_complex(_full(self.C))
+        return _full(self.log_dt).exp().unsqueeze(-1), A, None, _as_complex(self.C)
 
 
 class S4DKernelB(DiagonalSSM):
@@ -147,8 +147,7 @@ class S4DKernelB(DiagonalSSM):
 
     def _continuous(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         A = torch.complex(-_full(self.A_real).exp(), -_full(self.A_imag))
-        B = torch.view_as_complex(_full(self.B)).squeeze(0)
-        return _full(self.inv_dt).exp(), A, B, torch.view_as_complex(_full(self.C))
+        return _full(self.inv_dt).exp(), A, _as_complex(self.B).squeeze(0), _as_complex(self.C)
 
 
 def _log_uniform(H: int, low: float, high: float) -> Tensor:
@@ -157,6 +156,12 @@ def _log_uniform(H: int, low: float, high: float) -> Tensor:
 
 def _complex_normal(*shape: int) -> Tensor:
     return torch.view_as_real(torch.randn(*shape, dtype=torch.cfloat)).clone()
+
+
+def _as_complex(x: Tensor) -> Tensor:
+    """``(..., 2)`` seen as complex, through one flat axis: so the gradient comes back with the strides of x, also along
+    an axis of length 1, where they would be anything and DDP would copy it."""
+    return torch.view_as_complex(_full(x).reshape(-1, 2)).view(x.shape[:-1])
 
 
 def _full(x: Tensor) -> Tensor:
