@@ -37,6 +37,7 @@ from .heads import (
     encode,
     refuse_windows,
 )
+from .hub import OnHub
 from .lengths import check_lengths
 from .quick_step import quick_step
 from .shipped import locate
@@ -61,7 +62,7 @@ class NetworkState(NamedTuple):
     answer: Tensor | None = None
 
 
-class Network(nn.Module):
+class Network(OnHub, nn.Module):
     """``forward(x, lengths=None, rate=1.0)`` -> logits; ``step(x_t, state)`` -> (logits after t samples, state).
 
     Args:
