@@ -148,12 +148,12 @@ def test_resume_equals_unbroken_run(fit, monkeypatch, n_layers):
     fit.dir = unbroken.with_name("broken")
     with monkeypatch.context() as patch:
 
-        def breaks(self, current, mem, lr, whole=Fit.step):
+        def breaks(self, batches, rates, whole=Fit.steps):
             if self.epoch == 2:
                 raise KeyboardInterrupt
-            return whole(self, current, mem, lr)
+            return whole(self, batches, rates)
 
-        patch.setattr(Fit, "step", breaks)
+        patch.setattr(Fit, "steps", breaks)
         assert fit(*options) == 130
     assert len(table(fit.dir)) == 2
     assert fit(where="--resume") == 0
@@ -197,12 +197,12 @@ def broken_off(fit, monkeypatch, epoch, *options):
     """A fit that Ctrl-C ends in the given epoch."""
     with monkeypatch.context() as patch:
 
-        def breaks(self, current, mem, lr, whole=Fit.step):
+        def breaks(self, batches, rates, whole=Fit.steps):
             if self.epoch == epoch:
                 raise KeyboardInterrupt
-            return whole(self, current, mem, lr)
+            return whole(self, batches, rates)
 
-        patch.setattr(Fit, "step", breaks)
+        patch.setattr(Fit, "steps", breaks)
         assert fit(*options) == 130
 
 
@@ -350,7 +350,7 @@ def test_test_data_of_another_neuron_are_refused(fit, data_file, capsys):
 
 
 def test_loss_that_is_not_finite_stops_with_a_sentence(fit, monkeypatch, capsys):
-    monkeypatch.setattr(Fit, "step", lambda *_: math.nan)
+    monkeypatch.setattr(Fit, "steps", lambda *_: [math.nan])
     assert fit("--epochs", "2") == 2
     assert capsys.readouterr().err.count("the loss became nan in epoch 1, step 1; lower --lr (0.01)") == 1
     assert "the loss became nan" in (fit.dir / "exp.log").read_text()
