@@ -2,8 +2,9 @@
 
 SmoothL1 loss, AdamW, one cosine of the learning rate over the whole fit. The data stay in memory as tensors. Steps and
 evaluations of a network of one layer on a CPU run in compiled code (:mod:`sdn.fitting.fused`), whose truth are
-:meth:`Fit.step` and :meth:`Fit.judge` in plain PyTorch; all else takes those themselves. Everything random is a function of (seed, epoch), so from the state after an epoch
-a resumed fit repeats the interrupted epoch and ends, on the CPU, with the bits of one that was never stopped.
+:meth:`Fit.step` and :meth:`Fit.judge` in plain PyTorch; all else takes those themselves.
+Everything random is a function of (seed, epoch), so from the state after an epoch a resumed fit repeats the interrupted
+epoch and ends, on the CPU, with the bits of one that was never stopped.
 The files of a fit are the business of :mod:`sdn.fitting.run`.
 """
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..kernels.threads import beside, spread
 from ..network import SDN
 from .metrics import SpikeScore
-from .passes import PAIR, SCORE, lags, n_sums, places
+from .passes import lags, n_sums, places
 from .team import SHARE, STOP, help_out, lead, score
 
 # Steps of a piece, of which a thread takes one at a time: about 40 microseconds in the longest pass.
@@ -58,7 +58,7 @@ class Fused:
         def work() -> int:
             try:
                 return lead(
-                    rows, starts, np.array(rates, np.float64), group["weight_decay"], *self.data, self.T, self.k, self.d,
+                    rows, starts, np.array(rates, float), group["weight_decay"], *self.data, self.T, self.k, self.d,
                     self.lag, theta, running, moments, count, *team, losses,
                 )  # fmt: skip
             finally:
@@ -109,7 +109,9 @@ class Fused:
         """Loss and figures of the network in evaluation mode on these rows."""
         pieces = -(-len(rows) // self.share)
         sums = np.zeros((pieces, 6))
-        spread(score, pieces, 1, rows.numpy(), self.share, *self.data, self.T, self.d, self.k, self._still(), sums.ravel())
+        spread(
+            score, pieces, 1, rows.numpy(), self.share, *self.data, self.T, self.d, self.k, self._still(), sums.ravel()
+        )
         loss, absolute, square, wrong, true = (math.fsum(sums[:, i]) for i in (0, 1, 2, 4, 5))
         n = len(rows) * self.T
         mean = absolute / n

@@ -1,6 +1,6 @@
 """What an optimizer step of the SDN needs from its data: three passes over the batch, each ending in a few sums.
 
-The network of :mod:`sdn.network`, one layer, with everything linear before a ReLU multiplied out; N: steps of the batch::
+The network of :mod:`sdn.network`, one layer, with everything linear before a ReLU multiplied out, and its loss::
 
     a = relu(W' window(x) + b')        the first batch norm acts on a linear map of the data, so its statistics follow
                                        from sums over pairs of inputs, which :func:`lags` takes once for all epochs
@@ -9,7 +9,7 @@ The network of :mod:`sdn.network`, one layer, with everything linear before a Re
 
 - pass MOMENTS: sums of P a + p and its square, about a shift near the mean.
 - pass LOSS: with e = clamp(r, -1, 1) and g = e w [h > 0], the loss and the sums of g, g z, e b, e.
-- pass GRADIENT: v = gamma / std (g - mean g - z mean(g z)), f = (P^T v + g) [a > 0], and the sums of v a^T, f window^T, f.
+- pass GRADIENT: v = gamma / std (g - mean g - z mean(g z)), f = (P^T v + g) [a > 0], the sums of v a^T, f window^T, f.
 - pass SCORE: figures of the evaluation; mean and std are the running ones.
 
 A pass is taken in pieces of whole rows. A piece reads data and weights, writes nothing but its sums, and has the same
@@ -59,7 +59,7 @@ def workspace(d, k):  # noqa: ANN201
 
 @jit
 def _map(out, to, weights, w, bias, n_out, n_in, source, s, stride, steps, rectify) -> None:
-    """out[to + c STEPS + t] = weights[bias + c] + sum_i weights[w + c n_in + i] source[s + i stride + t], or its ReLU."""
+    """out[to + c STEPS + t] = weights[bias + c] + sum_i weights[w + c n_in + i] source[s + i stride + t]; or ReLU."""
     apart()
     zero = full(load(source, s), 0.0)
     for t in range(0, steps, PAIR):
@@ -96,7 +96,7 @@ def _map(out, to, weights, w, bias, n_out, n_in, source, s, stride, steps, recti
 
 @jit
 def _outer(work, to, left, n_left, right, stride, n_right, steps) -> None:
-    """Vector c n_right + e from ``to`` on += sum_t work[left + c STEPS + t] work[right + e stride + t], lane by lane."""
+    """Vector c n_right + e from ``to`` += sum_t work[left + c STEPS + t] work[right + e stride + t], lane by lane."""
     apart()
     for c in range(0, n_left, 4):
         for e in range(0, n_right, 2):
@@ -220,7 +220,11 @@ def piece(kind, rows, first, last, current, mem, spike, T, weights, d, k, work, 
                 store(work, at + WIDTH, load(work, at + WIDTH) + q)
             elif kind == GRADIENT:
                 for c in range(d):
-                    o, low, gain = broadcast(weights, out + c), broadcast(weights, beta + c), broadcast(weights, gamma + c)
+                    o, low, gain = (
+                        broadcast(weights, out + c),
+                        broadcast(weights, beta + c),
+                        broadcast(weights, gamma + c),
+                    )
                     by, minus_z, rest = (
                         broadcast(weights, scale + c),
                         broadcast(weights, slope + c),

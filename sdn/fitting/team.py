@@ -1,3 +1,4 @@
+# ruff: noqa: ANN201
 """Optimizer steps of the SDN in compiled code: a leader, and helpers that it never has to wait for.
 
 A pass over a batch (:mod:`sdn.fitting.passes`) is cut into pieces of whole rows. Leader and helpers claim pieces; a
@@ -16,7 +17,21 @@ import numpy as np
 from ..kernels.atomic import exchange, fence, observe, publish
 from ..kernels.cpu_jit import apart
 from .compiled import jit
-from .passes import BETA, CONSTANT, GRADIENT, LOSS, MOMENTS, OUT, OUT_BIAS, SCALE, SHIFT, SLOPE, piece, places, workspace
+from .passes import (
+    BETA,
+    CONSTANT,
+    GRADIENT,
+    LOSS,
+    MOMENTS,
+    OUT,
+    OUT_BIAS,
+    SCALE,
+    SHIFT,
+    SLOPE,
+    piece,
+    places,
+    workspace,
+)
 
 PASS, STOP, KIND, FIRST, LAST, SHARE = range(6)
 # Looks at a number another thread may change, about a nanosecond each: longer than a piece takes, then give up.
@@ -26,7 +41,7 @@ _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8  # of AdamW
 
 
 @jit
-def help_out(me, rows, current, mem, spike, T, d, k, state, claims, finished, sums, weights):  # noqa: ANN201
+def help_out(me, rows, current, mem, spike, T, d, k, state, claims, finished, sums, weights):
     """Thread ``me`` takes pieces; returns True at the end, False after some time without work."""
     mine, work, idle, last = weights.copy(), workspace(d, k), 0, -1
     wide = sums.size // finished.size
@@ -124,8 +139,8 @@ def _windows(rows, first, last, current, T, k, lag, mean, cov) -> None:
 def lead(
     rows, starts, rates, decay, current, mem, spike, T, k, d, lag, theta, running, moments, count,
     state, claims, finished, sums, weights, losses,
-):  # fmt: skip # noqa: ANN201
-    """Optimizer steps on the batches ``rows[starts[i] : starts[i + 1]]``; how many were done until a loss is not finite.
+):  # fmt: skip
+    """Steps on the batches ``rows[starts[i] : starts[i + 1]]``; how many were done until a loss was not finite.
 
     ``theta``: the parameters in the order of ``SDN.parameters()``, ``running``: means and variances of both norms,
     ``moments``: AdamW's two, all float32 and changed in place; ``count``: steps before these; ``d``: padded channels.
@@ -173,7 +188,25 @@ def lead(
             weights[g2 + OUT * d + c] = theta[out_at + c]
             weights[g2 + SHIFT * d + c] = running[2 * own + c]
         weights[g2 + OUT_BIAS * d] = theta[out_at + own]
-        _pass(MOMENTS, rows, first, last, current, mem, spike, T, d, k, state, claims, finished, sums, weights, work, total)
+        _pass(
+            MOMENTS,
+            rows,
+            first,
+            last,
+            current,
+            mem,
+            spike,
+            T,
+            d,
+            k,
+            state,
+            claims,
+            finished,
+            sums,
+            weights,
+            work,
+            total,
+        )
         # Second batch norm.
         for c in range(own):
             off = total[c] / n
@@ -185,7 +218,9 @@ def lead(
             for e in range(own):
                 weights[mix + c * d + e] = rstd2[c] * theta[mix_at + c * own + e]
             weights[mix_bias + c] = rstd2[c] * (theta[p_at + c] - middle)
-        _pass(LOSS, rows, first, last, current, mem, spike, T, d, k, state, claims, finished, sums, weights, work, total)
+        _pass(
+            LOSS, rows, first, last, current, mem, spike, T, d, k, state, claims, finished, sums, weights, work, total
+        )
         losses[step] = total[3 * d + 1] / n
         if not np.isfinite(losses[step]):
             return step + 1
@@ -197,7 +232,25 @@ def lead(
             weights[g2 + SLOPE * d + c] = -gain * slope[gamma2 + c]
             weights[g2 + CONSTANT * d + c] = -gain * slope[beta2 + c]
         slope[out_at + own] = total[3 * d] / n
-        _pass(GRADIENT, rows, first, last, current, mem, spike, T, d, k, state, claims, finished, sums, weights, work, total)
+        _pass(
+            GRADIENT,
+            rows,
+            first,
+            last,
+            current,
+            mem,
+            spike,
+            T,
+            d,
+            k,
+            state,
+            claims,
+            finished,
+            sums,
+            weights,
+            work,
+            total,
+        )
         for c in range(own):
             for e in range(own):
                 slope[mix_at + c * own + e] = total[c * d + e] / n
