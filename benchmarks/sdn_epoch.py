@@ -1,7 +1,8 @@
 """``python -m benchmarks.sdn_epoch``: an epoch of the SDN fit against a DataLoader over samples.
 
 All candidates take the same optimizer steps at the default sizes (batch 64, T 1024) on 2048 sequences. ``compiled`` is
-what a fit runs; ``indexed`` the same in PyTorch, as all fits were until 2026-11-27; ``modules`` is the network as its modules read, convolutions of (N, d, L), instead of the channels-first products.
+what a fit runs, ``indexed`` the same in plain PyTorch; ``modules`` is the network as its modules read, convolutions of
+(N, d, L), instead of the channels-first products.
 """
 
 from __future__ import annotations
