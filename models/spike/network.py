@@ -95,7 +95,6 @@ class Network(nn.Module):
         refuse_windows(self.encoder)
         return NetworkState(self.backbone.initial_state(batch))
 
-    @torch.no_grad()
     def step(
         self, x: Tensor, state: NetworkState, constants: list | None = None, rate: float = 1.0
     ) -> tuple[Tensor, NetworkState]:
@@ -111,6 +110,12 @@ class Network(nn.Module):
         """
         if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
             return quick[0], NetworkState(*quick[1:])
+        return self._plain_step(x, state, constants, rate)
+
+    @torch.no_grad()
+    def _plain_step(
+        self, x: Tensor, state: NetworkState, constants: list | None, rate: float
+    ) -> tuple[Tensor, NetworkState]:
         h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
