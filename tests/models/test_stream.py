@@ -179,6 +179,20 @@ def test_network_step_sees_changed_weights(change):
         torch.testing.assert_close(answer, wanted[:, t], rtol=0, atol=1e-9)
 
 
+def test_network_step_sees_a_state_that_was_changed_by_hand():
+    network = _network()
+    x, constants = _input(network, 1, 12), network.backbone.recurrence()
+    state = network.initial_state(1)
+    for change in (lambda m, u: u.add_(0.3), lambda m, u: setattr(u, "data", u + 0.3), lambda m, u: m.mul_(2)):
+        for t in range(8):
+            _, state = network.step(x[:, t], state)
+        change(*state.layers[1])
+        for layers in (state.layers, state.layers[::-1]):
+            given = state._replace(layers=layers)
+            wanted, _ = network.step(x[:, 9], given, constants)
+            torch.testing.assert_close(network.step(x[:, 9], given)[0], wanted, rtol=0, atol=1e-9)
+
+
 def test_hooks_and_foreign_neurons_take_the_plain_way():
     network, calls = _network(), []
     x = _input(network, 1, 20)
