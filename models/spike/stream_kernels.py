@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from .constants import LAST, POOL
-from .event_kernels import NORM_NONE, exact, finite, jit, mix_events, normalise
+from .event_kernels import NORM_NONE, TINY, exact, finite, jit, mix_events, normalise
 
 __all__ = ["advance", "advance_once", "finite"]
 
@@ -20,8 +20,9 @@ __all__ = ["advance", "advance_once", "finite"]
 def _layer(z, a, b, c, d, tau, u_r, soft, one, h, u, fired):
     """``h = A h + B z``, ``I = 2 Re(C h) + D z`` (c holds 2 C), then the neuron; who fired goes to ``fired``."""
     count = 0
+    least = z.dtype.type(TINY)
     for i in range(d.shape[0]):
-        x = z[i]
+        x = z[i] + least
         current = d[i] * x
         for k in range(a.shape[1] // 2):
             m = 2 * k  # in this form the compiler turns pairs into vectors; a range of step 2 it does not
