@@ -155,6 +155,8 @@ def explain(error: Exception) -> UserError:
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         known = known_keys()
+        if key in known:
+            return UserError(f"{key} is no key of what was chosen{_belongs_to(key)}; see --cfg job")
         close = difflib.get_close_matches(key, known, 1) or [
             name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]
         ]
@@ -170,6 +172,13 @@ def explain(error: Exception) -> UserError:
         wanted = match[1][len(top) + 1 :] if top else name
         return UserError(f"there is no {top or 'configuration'} {wanted!r}{_nearest(wanted, options)}")
     return UserError(f"cannot read the command line or configuration: {_first_line(error)}")
+
+
+def _belongs_to(key: str) -> str:
+    """``; it is one of dataset=arrays or text``: the choices of a group that have a key."""
+    group, _, rest = key.partition(".")
+    names = [path.stem for path in sorted((CONFIGS / group).glob("*.yaml")) if rest in _flatten(_read(path))]
+    return f"; it is one of {group}={' or '.join(names)}" if names else ""
 
 
 def _nearest(name: str, options: list[str]) -> str:

@@ -173,6 +173,16 @@ def at_least(typing, a, b):
 
 
 @intrinsic
+def above(typing, a, b):
+    """The mask a > b; NaN is not."""
+
+    def codegen(context, builder, signature, values):
+        return builder.fcmp_ordered(">", *values)
+
+    return Lanes(types.boolean)(a, a), codegen
+
+
+@intrinsic
 def select(typing, mask, a, b):
     """a where the mask is set, else b."""
     return a(mask, a, a), lambda context, builder, signature, values: builder.select(*values)

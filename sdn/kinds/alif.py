@@ -23,6 +23,7 @@ from ..contract import Neuron
 from ..errors import UserError
 from ..lif import check_tau
 from ..surrogate import make_surrogate, spike
+from . import loops
 
 State: TypeAlias = tuple[Tensor, Tensor]
 
@@ -42,6 +43,9 @@ class ALIF(Neuron):
     """
 
     binary = True
+    logit_tau: nn.Parameter
+    logit_rho: nn.Parameter
+    raw_beta: nn.Parameter
 
     def __init__(
         self,
@@ -104,4 +108,9 @@ class ALIF(Neuron):
 
     def _unroll(self, current: Tensor, state: State | None, v_th: Tensor | None) -> tuple[Tensor, State]:
         constants = self.tau, self.rho, self.beta  # once, not at every step
+        if loops.ready(current, v_th, *constants):
+            from . import alif_kernels
+
+            s, (u, a) = loops.run(alif_kernels, self, current, state, v_th, constants)
+            return s, (u, a)
         return self._over_time(current, state, v_th, lambda x, state: self._advance(x, state, *constants))

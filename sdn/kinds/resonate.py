@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..contract import Neuron
 from ..errors import UserError
 from ..surrogate import make_surrogate, spike
+from . import loops
 
 State: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -82,7 +83,8 @@ class ResonateAndFire(Neuron):
         self, batch: int, channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> State:
         """``(Re z, Im z, q)``, each ``(B, H)``."""
-        return tuple(torch.zeros(batch, channels, device=device, dtype=dtype) for _ in range(3))
+        zeros = torch.zeros(batch, channels, device=device, dtype=dtype)
+        return zeros, zeros.clone(), zeros.clone()
 
     def pole(self) -> tuple[Tensor, Tensor]:
         """a = 1 + d (p - b + i omega) at q = 0, its real and imaginary part, ``(H,)``: z_t = a z_{t-1} + d I_t."""
@@ -101,11 +103,17 @@ class ResonateAndFire(Neuron):
 
     def _unroll(self, current: Tensor, state: State | None, v_th: Tensor | None) -> tuple[Tensor, State]:
         pole = self.pole()  # once, not at every step
+        if loops.ready(current, v_th, *pole):
+            from . import resonate_kernels
+
+            numbers = self.step_size, self.gamma, self.refractory
+            s, (u, v, q) = loops.run(resonate_kernels, self, current, state, v_th, pole, numbers)
+            return s, (u, v, q)
         return self._over_time(current, state, v_th, lambda x, state: self._advance(x, state, *pole))
 
     def forward(self, current: Tensor, v_th: Tensor | None = None) -> Tensor:
-        """``I (B, H, L)`` -> spikes; without ``refractory`` for all steps at once, as a convolution by FFT."""
-        if self.refractory or not current.numel():
+        """``I (B, H, L)`` -> spikes; what no compiled loop takes and has no ``refractory``, as a convolution by FFT."""
+        if self.refractory or not current.numel() or loops.ready(current, v_th, self.omega, self.damping):
             return super().forward(current, v_th)
         x, (re, im), L = self.scaled(current, v_th), self.pole(), current.shape[-1]
         real = torch.promote_types(x.dtype, re.dtype)

@@ -27,6 +27,7 @@ ADDED: dict[str, Any] = {
     "callbacks.best.save_top_k": 1,
     "callbacks.last.every_n_minutes": 10,
     "train.overwrite": False,
+    "train.accept_changed_data": False,
     "model.layer.surrogate": "triangle",
     "model.layer.width": None,
 }
