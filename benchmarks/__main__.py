@@ -16,6 +16,7 @@ TABLES = {
     "growth": "growth",
     "stream": "stream",
     "neuromorphic": "neuromorphic",
+    "exact": "exact",
     "busy": "busy",
 }
 """Tables and the modules that make them."""
@@ -23,8 +24,8 @@ TABLES = {
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    usual = [name for name in TABLES if name != "busy"]
-    help = "which tables (default: all but busy, which brings busy processes of its own)"
+    usual = [name for name in TABLES if name not in ("exact", "busy")]
+    help = "which tables (default: all but exact, and busy, which brings busy processes of its own)"
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=usual, help=help)
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: under 2 minutes on two cores")
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda where there is one)")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import sys
 from importlib.metadata import version
 
 import numpy as np
@@ -13,7 +14,7 @@ from rich.console import Console
 
 import benchmarks.__main__
 import models.spike
-from benchmarks import conditions, neuromorphic, step, stream, stream_candidates
+from benchmarks import busy, conditions, gpu, neuromorphic, step, stream, stream_candidates
 from benchmarks.neurons import candidates
 from benchmarks.reference import EagerSDN, ReferenceNetwork
 from benchmarks.rows import Row, draw, rows_of, show, write_csv
@@ -174,6 +175,48 @@ def test_quartiles_and_the_load_of_others():
     assert m.milliseconds[0] == 3000
     assert Measured.of([float(i) for i in range(101)]).p99 == pytest.approx(99)
     assert 0 <= conditions.others_cores(0.05) <= (os.cpu_count() or 1)
+
+
+def test_busy_work_runs_and_its_loops_end():
+    calls = busy.work(quick=True)
+    assert len(calls) == 5
+    for call in calls.values():
+        call()
+    with busy.loops(1):
+        pass
+    found = busy._threads(lambda: None, quick=True)
+    assert list(found) == ["1 thread", "2 threads"]
+
+
+def test_make_gpu_says_that_there_is_no_gpu(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main(["--out", str(tmp_path / "out")]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_make_gpu_goes_on_after_a_part_that_fails(monkeypatch, tmp_path):
+    for dry in (True, False):
+        assert sum(part.seconds for part in gpu.parts(tmp_path, dry)) <= 60 * gpu.MINUTES
+    python = [sys.executable, "-c"]
+    waits = gpu.Part("waits", [*python, "import time; time.sleep(60)"], 0.5)
+    fails = gpu.Part("fails", [*python, "import sys; print('why'); sys.exit(3)"], 60)
+    works = gpu.Part("works", [*python, "import os; print(os.environ['WHAT'])"], 60, {"WHAT": "all is well"})
+    monkeypatch.setattr(gpu, "parts", lambda out, dry: [waits, fails, works])
+    assert gpu.main(["--dry", "--out", str(tmp_path)]) == 1
+    found = json.loads((tmp_path / "summary.json").read_text())
+    ended = [found["parts"][name]["ended"] for name in ("waits", "fails", "works")]
+    assert ended == ["stopped after 0 s", "failed with code 3", "done"]
+    assert (tmp_path / "fails.log").read_text() == "why\n"
+    assert (tmp_path / "works.log").read_text() == "all is well\n"
+
+
+@pytest.mark.slow
+def test_make_gpu_with_everything_but_the_device(tmp_path):
+    assert gpu.main(["--dry", "--out", str(tmp_path)]) == 0, (tmp_path / "summary.json").read_text()
+    for name in ("exact", "neuron", "step", "neuromorphic"):
+        assert len(list(csv.DictReader((tmp_path / f"{name}-cpu.csv").open()))) > 2
+    assert (tmp_path / "run-sltt/record.json").is_file()
 
 
 def test_interleaved_measures_every_call_and_memory():
