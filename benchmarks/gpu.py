@@ -1,7 +1,7 @@
 """``make gpu``: in at most ten minutes, all that waits for a GPU, and a folder of what came out.
 
-The tests of the kernels on the device; the neuron, step and framework benchmarks; the fused exact neuron against the
-surrogate at L 1 K to 16 K; and short trainings in bf16. Each part is a command of its own with a time of its own; of one
+The tests of the kernels; the neuron, step and framework benchmarks; the fused exact neuron against the surrogate at L
+1 K to 16 K; and short trainings in bf16. Each part is a command of its own with a time of its own; of one
 that fails or takes longer ``summary.json`` says so, and the next one begins. ``--dry`` runs the same on a CPU, small:
 kernels in Triton's interpreter, tables of a few sizes, a few steps of training.
 """
