@@ -128,7 +128,9 @@ class Watch:
 
     def __init__(self, network: nn.Module) -> None:
         modules = list(network.modules())
-        self._owners = [own for m in modules for own in (m._modules, m._parameters, m._buffers) if own]
+        self._owners: list[dict[str, Any]] = [
+            own for m in modules for own in (m._modules, m._parameters, m._buffers) if own
+        ]
         self._parts = list(self._now_parts())  # held, so that no other object can get the address of one
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self._tensors = [*network.parameters(), *network.buffers()]
@@ -158,6 +160,7 @@ class Watch:
 
 def _pieces(content: memoryview | bytes) -> Iterator[tuple[memoryview, bytes]]:
     """A tensor's memory and what is in it, 16 KiB at a time; bytes compare as fast as memory is read, views do not."""
-    for start in range(0, len(content), 1 << 14):
-        piece = content[start : start + (1 << 14)]
+    view = memoryview(content)
+    for start in range(0, len(view), 1 << 14):
+        piece = view[start : start + (1 << 14)]
         yield piece, piece.tobytes()
