@@ -136,7 +136,7 @@ class Watch:
         self._tensors = [*network.parameters(), *network.buffers()]
         self._versions = list(map(_version, self._tensors))
         self._addresses = list(map(Tensor.data_ptr, self._tensors))
-        self._contents = [piece for t in self._tensors for piece in _pieces(raw(t))]
+        self._contents = [piece for t in self._tensors for piece in _pieces(memoryview(raw(t)))]
         self._turn = itertools.cycle(self._contents)
 
     def _now_parts(self) -> Iterator[object]:
@@ -158,7 +158,7 @@ class Watch:
         return now.tobytes() == then
 
 
-def _pieces(content: memoryview | bytes) -> Iterator[tuple[memoryview, bytes]]:
+def _pieces(content: memoryview) -> Iterator[tuple[memoryview, bytes]]:
     """A tensor's memory and what is in it, 16 KiB at a time; bytes compare as fast as memory is read, views do not."""
     view = memoryview(content)
     for start in range(0, len(view), 1 << 14):

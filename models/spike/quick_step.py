@@ -135,7 +135,7 @@ class _Left:
         self.h, self.u = h, u
         modes = torch.from_numpy(h.view(np.complex64 if h.dtype == np.float32 else np.complex128)).unbind()
         self.views = [view for pair in zip(modes, torch.from_numpy(u).unbind(), strict=True) for view in pair]
-        self.addresses = list(map(Tensor.data_ptr, self.views))
+        self.addresses = [view.data_ptr() for view in self.views]
 
     def layers(self) -> State:
         return list(zip(self.views[::2], self.views[1::2], strict=True))
