@@ -160,7 +160,6 @@ class Watch:
 
 def _pieces(content: memoryview) -> Iterator[tuple[memoryview, bytes]]:
     """A tensor's memory and what is in it, 16 KiB at a time; bytes compare as fast as memory is read, views do not."""
-    view = memoryview(content)
-    for start in range(0, len(view), 1 << 14):
-        piece = view[start : start + (1 << 14)]
+    for start in range(0, len(content), 1 << 14):
+        piece = content[start : start + (1 << 14)]
         yield piece, piece.tobytes()
