@@ -4,8 +4,8 @@ Its settings: ``Linear(n, n)`` and one layer of LIF neurons, input randn, batch 
 ``output.sum().backward(retain_graph=True)``; a warm-up, then three runs (two of wide layers on a CPU). SpikingJelly
 ``LIFNode`` tau 5, arc tangent, multi-step; snnTorch ``Leaky`` beta .95; Norse ``LIFBoxCell`` tau_mem_inv 100, its step
 compiled. Ours is ``bptt``, the gradient through time with the reset detached. Each takes its input in the layout it
-wants, so that no transposition is charged to the others; ``whole`` charges ours with one, since Linear gives time before
-neurons.
+wants, so that no transposition is charged to the others; ``whole`` charges ours with one, since Linear gives time
+before neurons.
 
 The dynamics of each are one of ours: SpikingJelly hard reset, tau .8, inputs over 5; Norse hard, .9, over 10; snnTorch
 soft, .95, where it resets at once; by default it resets a step later, undecayed, which is another neuron. At these
