@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import reduce
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -162,7 +163,8 @@ class SliceSet(Dataset):
         frames = self.events.counts(row)
         if self.augment:
             frames = warp.warp(frames, warp.random_crop() @ warp.random_perspective() @ warp.random_rotation())
-        return F.max_pool2d(frames / self.scale, 2).mean(dim=1).reshape(FRAMES * _ROWS, SIDE // 2)
+        small = F.max_pool2d(frames / self.scale, 2)
+        return reduce(small, "frame polarity row column -> (frame row) column", "mean")
 
 
 def _slices(folder: Path, train: bool) -> Iterator[tuple[np.ndarray, tuple[int, int, int, int]]]:

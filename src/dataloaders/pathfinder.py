@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from sdn.errors import UserError
@@ -109,7 +110,7 @@ class Pathfinder(SequenceData):
 
     def _to_sequence(self, pixels: Tensor) -> Tensor:
         """(B, resolution, resolution) uint8 -> (B, L, 1) float."""
-        x = pixels.flatten(1).unsqueeze(-1).float() / 255
+        x = rearrange(pixels, "b row column -> b (row column) 1").float() / 255
         return 2 * x - 1 if self.center else x
 
     def _build(self) -> Path:
