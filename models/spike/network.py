@@ -24,7 +24,7 @@ from sdn.errors import UserError, reason
 from sdn.named import require_allowed
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from .gate import check_sample
+from .gate import check_input, check_sample
 from .heads import (
     ConvEncoder,
     EmbeddingEncoder,
@@ -38,6 +38,7 @@ from .heads import (
     refuse_windows,
 )
 from .lengths import check_lengths
+from .options import whole
 from .quick_step import quick_step
 from .shipped import locate
 from .ssm import SpikingSSM, with_sdn_from
@@ -72,6 +73,8 @@ class Network(nn.Module):
     def __init__(self, spec: Mapping[str, Any], backbone: SpikingSSM | None = None) -> None:
         super().__init__()
         self.spec = json.loads(json.dumps(spec))
+        if not isinstance(self.spec.get("facts", {}), dict):
+            raise UserError("the facts of a network are a mapping of names to values")
         self.backbone = SpikingSSM(**self.spec["model"]) if backbone is None else backbone
         self.encoder = _encoder(dict(self.spec["encoder"]), self.backbone.d_model)
         self.decoder = _decoder(dict(self.spec["decoder"]), self.backbone.d_model, self.encoder)
@@ -90,7 +93,8 @@ class Network(nn.Module):
         Raises:
             UserError: lengths outside 1 .. L.
         """
-        check_lengths(lengths, *x.shape[:2])
+        if isinstance(x, Tensor) and x.ndim > 1:  # else the encoder's gate refuses it
+            check_lengths(lengths, *x.shape[:2])
         x, lengths = encode(self.encoder, x, lengths)
         h, _ = self.backbone(x, lengths=lengths, rate=rate)
         return self.decoder.log_prob(h) if isinstance(self.decoder, AdaptiveSoftmax) else self.decoder(h, lengths)
@@ -101,6 +105,7 @@ class Network(nn.Module):
             raise UserError("retrieval compares two finished texts; it has no answer after every sample to stream")
         if not hasattr(self.encoder, "step"):
             refuse_windows(self.encoder)
+        whole(0, batch=batch)
         return NetworkState(self.backbone.initial_state(batch))
 
     @torch.no_grad()
@@ -118,10 +123,13 @@ class Network(nn.Module):
         Raises:
             UserError: NaN or infinity in the sample, a state of another batch size.
         """
+        if not isinstance(state, NetworkState):
+            raise UserError(f"a network goes on from a NetworkState, not from {state!r}; start with initial_state()")
         if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
             return quick[0], NetworkState(*quick[1:])
         if isinstance(self.encoder, ConvEncoder):
             return self._step_of_windows(x, state, constants, rate)
+        check_input(self.encoder, x, 2)
         return self._answer(self.encoder(x), state, constants, rate)
 
     def _answer(
@@ -172,7 +180,13 @@ def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any],
 
 
 def save(network: Network, path: str | PathLike[str]) -> None:
-    """Write ``network`` to one safetensors file with a checksum, atomically."""
+    """Write ``network`` to one safetensors file with a checksum, atomically.
+
+    Raises:
+        UserError: it is no network, or the file cannot be written.
+    """
+    if not isinstance(network, Network):
+        raise UserError(f"this writes a models.spike.Network, not {type(network).__name__}; keep others by torch.save")
     save_tensors(path, network.state_dict(), {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
 
 
@@ -225,6 +239,7 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
         raise UserError(f"the description of the network is damaged ({reason(error)})") from error
     _check_shapes(network, tensors)
+    _check_numbers(network, tensors)
     network.load_state_dict(dict(tensors))
     return network
 
@@ -234,6 +249,14 @@ def _check_depth(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Non
     found = {name.split(".")[2] for name in tensors if name.startswith("backbone.layers.")}
     if isinstance(model.get("n_layers"), int) and model["n_layers"] != len(found):
         raise UserError(f"the weights are of {len(found)} layers, the description of {model['n_layers']}")
+
+
+def _check_numbers(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    for name, value in network.state_dict().items():
+        if tensors[name].is_floating_point() != value.is_floating_point():
+            raise UserError(f"the weights {name} are of {tensors[name].dtype}, not of {value.dtype}; save them again")
+        if value.is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
+            raise UserError(f"the weights {name} are NaN or infinite: the training went wrong before this was saved")
 
 
 def _check_shapes(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -91,6 +91,7 @@ class ResonateAndFire(Neuron):
         return torch.sqrt(1 - turn * turn) - self.step_size * self.damping.abs(), turn
 
     def step(self, current: Tensor, state: State, v_th: Tensor | None = None) -> tuple[Tensor, State]:
+        self.check_state(current, state)
         return self._advance(self.scaled(current, v_th), state, *self.pole())
 
     def _advance(self, x: Tensor, state: State, re: Tensor, im: Tensor) -> tuple[Tensor, State]:
