@@ -62,7 +62,7 @@ def _job(config: DictConfig) -> float | None:
 
     def work() -> None:
         named = [str(word) for word in HydraConfig.get().overrides.task]
-        results.update(run(Composed(plain(config), named)))
+        results.update(run(Composed(plain(config, named), named)))
 
     if code := door(work)():
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # what the jobs before found is not lost

@@ -26,7 +26,7 @@ from sdn.neurons import LIF
 from sdn.surrogate import TRIANGLE
 
 from .kernel import power_table
-from .norms import BatchNorm, LayerNorm, NoNorm
+from .norms import BatchNorm, LayerNorm, NoNorm, Norm
 from .s4d import S4DKernel, S4DKernelB
 from .ss4d import SS4D
 
@@ -87,11 +87,13 @@ def _plain_layer(layer: nn.Module) -> bool:
 
 
 def _plain_norm(norm: nn.Module) -> bool:
-    if type(norm) is NoNorm:
-        return not _watched(norm)
-    if type(norm) not in (LayerNorm, BatchNorm) or norm.weight is None or norm.bias is None or _watched(norm):
+    if _watched(norm):
         return False
-    return type(norm) is LayerNorm or norm.track_running_stats
+    if type(norm) is BatchNorm and not norm.track_running_stats:
+        return False
+    if type(norm) is LayerNorm or type(norm) is BatchNorm:
+        return norm.weight is not None and norm.bias is not None
+    return type(norm) is NoNorm
 
 
 def _same_type(model: SpikingSSM, dtype: torch.dtype) -> bool:
@@ -104,7 +106,7 @@ def _same_type(model: SpikingSSM, dtype: torch.dtype) -> bool:
 class _Options(NamedTuple):
     """What :class:`_Layer` needs beside tensors."""
 
-    norm: nn.Module
+    norm: Norm
     prenorm: bool
     lengths: np.ndarray
     tau: float
@@ -121,15 +123,16 @@ def run(model: SpikingSSM, x: Tensor, lengths: Tensor | None, rate: float) -> Te
     steps = np.full(B, L) if lengths is None else lengths.clamp(0, L).cpu().numpy().astype(np.int64)
     for layer, norm in zip(model.layers, model.norms, strict=True):
         inv_vth, mix, neuron = layer._inv_vth(), layer.mix, layer.neuron
+        assert isinstance(neuron, LIF)  # so :func:`ready` says
         dtA, B_bar, C = layer.kernel.discretise(rate)
-        coef, D = C * B_bar, layer.D
+        coef: Tensor = C * B_bar
+        D: Tensor = layer.D
         if inv_vth is not None:
             coef, D = coef * inv_vth.unsqueeze(-1), D * inv_vth
         before, after = mix._channel_mask(x[:, 0]), mix._channel_mask(x[:, 0])
         through_time = neuron.gradient == "bptt"
-        options = _Options(
-            norm, model.prenorm, steps, neuron.tau, neuron.u_r, neuron.reset == "soft", through_time, 1 - mix.dropout
-        )
+        tau, u_r, soft = float(neuron.tau), float(neuron.u_r), neuron.reset == "soft"
+        options = _Options(norm, model.prenorm, steps, tau, u_r, soft, through_time, 1 - mix.dropout)
         weight, bias = (None, None) if isinstance(norm, NoNorm) else (norm.weight, norm.bias)
         x = _Layer.apply(x, coef, dtA, D, mix.weight.squeeze(-1), mix.bias, weight, bias, before, after, options)
     return x
@@ -252,7 +255,7 @@ class _Convolution:
 
 
 def _masks(before: Tensor | None, after: Tensor | None, x: Tensor, keep: float) -> tuple:
-    if before is None:
+    if before is None or after is None:
         nothing = _flat(x.new_empty(0))
         return nothing, nothing, nothing.dtype.type(1), False
     return _flat(before), _flat(after), _flat(before).dtype.type(1 / keep), True
@@ -280,11 +283,13 @@ def _mix_backward(grad, potential, weight, bias, before, after, options) -> tupl
 # ---------------------------------------------------------------------------------------------------------------- norms
 
 
-def _norm(options: _Options, weight: Tensor | None, bias: Tensor | None):
-    if isinstance(options.norm, NoNorm):
+def _norm(options: _Options, weight: Tensor | None, bias: Tensor | None) -> _NoNorm | _LayerNorm | _BatchNorm:
+    norm = options.norm
+    if isinstance(norm, NoNorm) or weight is None or bias is None:
         return _NoNorm()
-    kind = _LayerNorm if isinstance(options.norm, LayerNorm) else _BatchNorm
-    return kind(options.norm, options.lengths, weight, bias)
+    if isinstance(norm, LayerNorm):
+        return _LayerNorm(norm, weight, bias)
+    return _BatchNorm(norm, options.lengths, weight, bias)
 
 
 class _NoNorm:
@@ -298,7 +303,7 @@ class _NoNorm:
 
 
 class _LayerNorm:
-    def __init__(self, norm: LayerNorm, lengths: np.ndarray, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, norm: LayerNorm, weight: Tensor, bias: Tensor) -> None:
         self.eps, self.weight, self.bias = norm.eps, weight.detach(), bias.detach()
         self.kept: tuple[Tensor, ...] = ()
 
@@ -326,7 +331,8 @@ class _LayerNorm:
 class _BatchNorm:
     def __init__(self, norm: BatchNorm, lengths: np.ndarray, weight: Tensor, bias: Tensor) -> None:
         self.norm, self.lengths, self.weight, self.bias = norm, lengths, weight.detach(), bias.detach()
-        self.training, self.kept = norm.training, ()
+        self.training = norm.training
+        self.kept: tuple[Tensor, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
         (B, L, H), y = x.shape, _new(*x.shape, dtype=x.dtype)
@@ -347,9 +353,9 @@ class _BatchNorm:
         spread(norm_kernels.batch_moments, slots, 1, *arrays, slots, L, H)
         total = max(int(counts.sum()), 1)
         share = counts[:, None] / total
-        mean = (share * moments[:, 0]).sum(0)
-        var = (moments[:, 1] + counts[:, None] * (moments[:, 0] - mean) ** 2).sum(0) / total
-        mean, var = (torch.from_numpy(v).to(x.dtype) for v in (mean, var))
+        centre = (share * moments[:, 0]).sum(0)
+        around = (moments[:, 1] + counts[:, None] * (moments[:, 0] - centre) ** 2).sum(0) / total
+        mean, var = torch.from_numpy(centre).to(x.dtype), torch.from_numpy(around).to(x.dtype)
         with torch.no_grad():
             norm.num_batches_tracked += 1
             step = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum

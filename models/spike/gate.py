@@ -6,6 +6,7 @@ batch size would be broadcast. So a sample and the state beside it are checked b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,6 @@ from torch import Tensor, nn
 
 from sdn.errors import UserError
 from sdn.ops import is_transformed
-
-from .state import State
 
 
 def refuse_not_finite(what: str = "a sample") -> UserError:
@@ -42,7 +41,7 @@ def as_array(x: ArrayLike | Tensor) -> NDArray:
     return array
 
 
-def check_sample(x: Tensor, state: State) -> None:
+def check_sample(x: Tensor, state: Sequence[Any]) -> None:
     """Refuse a sample ``(B, ...)`` that is not finite, or a state that is not one of B rows.
 
     Raises:
@@ -89,7 +88,7 @@ def check_input(encoder: nn.Module, x: Tensor, ndim: int) -> None:
                 raise UserError(f"token ids lie in 0 .. {encoder.num_embeddings - 1}, not in {low} .. {high}")
 
 
-def check_rows(state: State, batch: int) -> None:
+def check_rows(state: Sequence[Any], batch: int) -> None:
     """Refuse a state of another number of rows than ``batch``, whatever tensors it is made of."""
     for layer in state:
         for tensor in _tensors(layer):

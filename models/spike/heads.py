@@ -45,7 +45,7 @@ class Windows(NamedTuple):
     """The last ``kernel`` samples or rows of the embedding, ``(B, kernel, e)``, zero before the first."""
     total: Tensor
     """Sum of the windows since the last whole stride, ``(B, D)``; 0 without ``pool``."""
-    count: int
+    count: int  # type: ignore[assignment]  # as in Summary
     """Samples since the last whole stride."""
 
 
@@ -101,7 +101,7 @@ class ConvEncoder(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.kernel, self.stride, self.pool, self.dropout, self.jitter = kernel, stride, pool, dropout, jitter
         self.embed = None if n_tokens is None else nn.Embedding(n_tokens, d_embed)
-        self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, 1 if pool else stride)
+        self.conv = nn.Conv1d(d_embed if d_input is None else d_input, d_model, kernel, 1 if pool else stride)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Ids (B, L) or samples (B, L, d_input), of which the first ``lengths (B,)`` count -> (B, ⌈L / stride⌉, D).
@@ -152,9 +152,10 @@ def encode(encoder: nn.Module, x: Tensor, lengths: Tensor | None = None) -> tupl
     An encoder that changes the length has a method ``shorten(lengths)`` and takes ``lengths`` as a second argument.
     """
     check_input(encoder, x, 3)
-    if not hasattr(encoder, "shorten"):
+    shorten = getattr(encoder, "shorten", None)
+    if shorten is None:
         return encoder(x), lengths
-    return encoder(x, lengths), None if lengths is None else encoder.shorten(lengths)
+    return encoder(x, lengths), None if lengths is None else shorten(lengths)
 
 
 def refuse_windows(encoder: nn.Module) -> None:
@@ -173,7 +174,7 @@ class Summary(NamedTuple):
     """
 
     value: Tensor
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name, which nobody asks a summary for
 
 
 def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
@@ -245,7 +246,7 @@ class StepDecoder(nn.Module):
         check_lengths(lengths, *h.shape[:2])
         return self.output(h)
 
-    def step(self, h: Tensor, state: None = None) -> tuple[Tensor, None]:
+    def step(self, h: Tensor, state: Summary | None = None) -> tuple[Tensor, None]:
         """``h_t (B, D) -> answer (B, d_output)`` of this sample; there is nothing to remember."""
         return self.output(h), None
 

@@ -48,7 +48,7 @@ class StreamEngine:
 
     def __init__(self, network: Network, batch: int = 1, rate: float = 1.0, dtype: Any = np.float32) -> None:
         whole(batch=batch)
-        self._net = CompiledNetwork(network, rate, dtype)
+        self._net, self._advance = CompiledNetwork(network, rate, dtype), kernels().advance
         self.batch, self.dtype, self.n_layers = batch, self._net.dtype, self._net.n_layers
         n, H, N = self._net.n_layers, self._net.d_model, self._net.n_modes
         self._h, self._u = np.zeros((n, batch, H, 2 * N), self.dtype), np.zeros((n, batch, H), self.dtype)
@@ -77,7 +77,7 @@ class StreamEngine:
         out = np.empty((self.batch, L if every else min(L, 1), self._net.d_output), self.dtype)
         if L:
             state = (self._h, self._u, self._summary, self._seen, self.spikes)
-            spread(kernels().advance, self.batch, 1, xs, ids, out, *self._net.arguments, *state)
+            spread(self._advance, self.batch, 1, xs, ids, out, *self._net.arguments, *state)
             self._steps += L
         return out if every else out[:, -1]
 
@@ -89,11 +89,11 @@ class StreamEngine:
         Raises:
             UserError: there is no such stream.
         """
-        rows = slice(None) if rows is None else self._rows(rows)
+        which: slice | NDArray = slice(None) if rows is None else self._rows(rows)
         for array in (self._summary, self._seen, self.spikes, self._steps):
-            array[rows] = 0
-        self._h[:, rows] = 0
-        self._u[:, rows] = 0
+            array[which] = 0
+        self._h[:, which] = 0
+        self._u[:, which] = 0
 
     def _rows(self, rows: ArrayLike) -> NDArray:
         given = np.asarray(rows)
@@ -174,11 +174,10 @@ class StreamEngine:
 
 
 def _of_network(state: NetworkState, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    try:
-        modes = torch.stack([modes for modes, _ in state.layers])
-        membrane = torch.stack([membrane for _, membrane in state.layers])
-    except TypeError as error:
-        raise UserError("the engine's neurons remember one potential a channel; this state holds others") from error
+    potentials = [membrane for _, membrane in state.layers if isinstance(membrane, Tensor)]
+    if len(potentials) != len(state.layers):
+        raise UserError("the engine's neurons remember one potential a channel; this state holds others")
+    modes, membrane = torch.stack([modes for modes, _ in state.layers]), torch.stack(potentials)
     summary = state.summary or Summary(torch.zeros(shape, dtype=torch.float64), 0)
     seen = torch.full(modes.shape[1:2], summary.count, dtype=torch.int64)
     return {"modes": modes, "membrane": membrane, "summary": summary.value.double(), "seen": seen}

@@ -93,6 +93,18 @@ def splat(typing, x):
 
 
 @intrinsic
+def broadcast(typing, array, index):
+    """A vector of WIDTH times ``array[index]``; the index is not checked for being negative."""
+
+    def codegen(context, builder, signature, values):
+        kind = signature.args[0]
+        place = builder.gep(context.make_array(kind)(context, builder, values[0]).data, [values[1]])
+        return _splat(builder, builder.load(place), _vector(context, kind.dtype))
+
+    return Lanes(array.dtype)(array, types.intp), codegen
+
+
+@intrinsic
 def full(typing, like, x):
     """A vector of the type of ``like``, filled with the number ``x``."""
 
