@@ -38,6 +38,7 @@ class Rows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns, rows, torn = _read(path)
+        self._before = len(rows)
         self.waiting: list[Row] = []
         self._broken = False
         if torn:
@@ -45,10 +46,14 @@ class Rows:
             self._written(lambda: self._rewrite(rows))
 
     def go_on_from(self, step: int) -> None:
-        """Drop what was logged at ``step`` and later, save the figures of a test at the end: the run comes there again.
-        From step 0 it is another run."""
+        """Drop what the processes before this one logged at ``step`` and later, save the figures of a test at the end:
+        the run comes there again. From step 0 it is another run."""
+        self.write()
         columns, rows, _ = _read(self.path)
-        kept = [row for row in rows if step and (_step(row) < step or (_step(row) == step and _is_test(row)))]
+        before, own = rows[: self._before], rows[self._before :]
+        kept = [row for row in before if step and (_step(row) < step or (_step(row) == step and _is_test(row)))]
+        kept += [row for row in own if row not in kept]  # such as the number of parameters, once for all
+        self._before = 0
         if len(kept) < len(rows):
             self.columns = columns if kept else []
             self._written(lambda: self._rewrite(kept))
