@@ -19,7 +19,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("tail", ["", "0.2,17", "1,2,3,4,5,6,7,8,9,10,11,12,13\n", "\0\0\0\0"])
 def test_a_run_that_goes_on_keeps_its_rows(run_in: Run, tmp_path: Path, tail: str):
-    often = ("train.test=false", "trainer.log_every_n_steps=2", "scheduler=constant")
+    often = ("train.test=false", "callbacks.timer=null", "trainer.log_every_n_steps=2", "scheduler=constant")
     run_in("whole", *often, "trainer.max_epochs=4")
     run_in("run", *often, "trainer.max_epochs=2")
     file = tmp_path / "run/logs/metrics.csv"
@@ -33,7 +33,7 @@ def test_a_run_that_goes_on_keeps_its_rows(run_in: Run, tmp_path: Path, tail: st
 
 
 def test_rows_after_the_checkpoint_are_logged_again(run_in: Run, tmp_path: Path):
-    often = ("train.test=false", "trainer.log_every_n_steps=2", "scheduler=constant")
+    often = ("train.test=false", "callbacks.timer=null", "trainer.log_every_n_steps=2", "scheduler=constant")
     run_in("run", *often, "trainer.max_epochs=3")
     file = tmp_path / "run/logs/metrics.csv"
     whole = rows_of(file)
