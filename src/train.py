@@ -85,7 +85,6 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """
     from src.callbacks.interruption import Stopped, ctrl_c_raises
     from src.folder import claimed
-    from src.peers import lost
 
     if config["train"]["mode"] not in MODES:
         raise UserError(f"train.mode must be one of {', '.join(MODES)}, not {config['train']['mode']!r}")
@@ -98,10 +97,6 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             return _run(config, checkpoint)
         except Stopped as stop:
             raise _farewell(stop, config) from stop
-        except RuntimeError as error:
-            if (text := lost(error)) is None:
-                raise
-            raise UserError(text + _go_on(config)) from error
 
 
 def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
