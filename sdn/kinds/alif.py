@@ -42,7 +42,7 @@ class ALIF(Neuron):
         UserError: an option out of range.
     """
 
-    binary = True
+    binary = any_layout = True
 
     def __init__(
         self,
