@@ -158,9 +158,9 @@ def mix_forward(x: Tensor, s: Tensor, graded: bool, weight: Tensor, bias: Tensor
     """``x + m' ⊙ a σ(b)``; s ``(B, L, H)``: potentials before the spike, spikes, or ``graded`` values."""
     B, L, H = x.shape
     y = new(B, L, H, dtype=x.dtype)
-    arrays = [flat(t) for t in (weight.T.contiguous(), _panels(weight), bias, y)]
-    tasks = B * -(-L // mix_kernels.ROWS)
-    spread(mix_kernels.forward, tasks, 1, flat(x), flat(s), graded, *arrays, *masks.arguments(x), L, H)
+    arrays = [flat(t) for t in (_panels(weight), bias, y)]
+    tasks, rows = B * -(-L // mix_kernels.ROWS), mix_kernels.rows(weight.detach().numpy())
+    spread(mix_kernels.forward, tasks, 1, flat(x), flat(s), graded, rows, *arrays, *masks.arguments(x), L, H)
     return y
 
 
@@ -171,8 +171,7 @@ def mix_backward(
     B, L, H = grad.shape
     slots, out = shares(), new(B, L, H, dtype=grad.dtype)
     by_weight, by_bias = grad.new_zeros(slots, H, 2 * H), grad.new_zeros(slots, 2 * H)
-    matrices = weight.T.contiguous(), _panels(weight), _panels(weight.T)
-    arrays = [flat(t) for t in (*matrices, bias, out, by_weight, by_bias)]
-    rest = (*masks.arguments(grad), B, L, H)
-    spread(mix_kernels.backward, slots, 1, flat(grad), flat(s), graded, *arrays, slots, *rest)
+    arrays = [flat(t) for t in (_panels(weight), _panels(weight.T), bias, out, by_weight, by_bias)]
+    rows, rest = mix_kernels.rows(weight.detach().numpy()), (*masks.arguments(grad), B, L, H)
+    spread(mix_kernels.backward, slots, 1, flat(grad), flat(s), graded, rows, *arrays, slots, *rest)
     return out, by_weight.sum(0).T, by_bias.sum(0)

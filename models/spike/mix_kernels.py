@@ -15,13 +15,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from sdn.kernels.simd import WIDTH, at_least, bits, exp, fma, load, lowest_bit, splat, store
+from sdn.kernels.simd import WIDTH, at_least, bits, exp, fma, item, load, lowest_bit, splat, store
 
 from .compiled import jit
 from .dense_kernels import ROWS, TILE, gather, outer, product
 
 DENSE = 0.4
 """Firing rate of a piece above which its sums are dense products."""
+
+
+def rows(weight: np.ndarray) -> np.ndarray:
+    """W ``(2H, H)`` for sums over spikes, flat: the weights of a neuron to 4 vectors of a and 4 of b are neighbours.
+
+    Panels of 8 vectors ``(H / 4 WIDTH, H, 2, 4, WIDTH)``, and of 2 for what is left of H, ``(., H, 2, 1, WIDTH)``.
+    """
+    H = weight.shape[1]
+    columns, full = weight.reshape(2, H, H).transpose(0, 2, 1), H // (4 * WIDTH) * 4 * WIDTH
+    parts = [(columns[:, :, :full], 4 * WIDTH), (columns[:, :, full:], WIDTH)]
+    panels = [part.reshape(2, H, -1, width).transpose(2, 1, 0, 3).reshape(-1) for part, width in parts]
+    return np.concatenate(panels)
 
 
 @jit
@@ -60,43 +72,53 @@ def _dense(spikes, width, panels, tile, wide, rows, H):
 
 
 @jit
-def _sum4(weight, column, width, fired, first, count):
-    """The sum of 4 vectors of the rows ``fired`` of ``weight``, from ``column`` on."""
-    a = splat(weight.dtype.type(0))
-    b, c, d = a, a, a
-    for k in range(first, first + count):
-        at = fired[k] * width + column
-        a = a + load(weight, at)
-        b = b + load(weight, at + WIDTH)
-        c = c + load(weight, at + 2 * WIDTH)
-        d = d + load(weight, at + 3 * WIDTH)
-    return a, b, c, d
-
-
-@jit
-def _sum8(weight, column, gap, width, fired, first, count):
-    """Sums of the rows ``fired`` of ``weight``: 4 vectors from ``column`` on, and 4 from ``column + gap`` on."""
-    a = splat(weight.dtype.type(0))
+def _sum8(rows, base, fired, first, count):
+    """The sum of the rows ``fired`` of a panel of 8 vectors, which begins at ``base``."""
+    a = splat(rows.dtype.type(0))
     b, c, d, e, f, g, h = a, a, a, a, a, a, a
     for k in range(first, first + count):
-        at = fired[k] * width + column
-        a = a + load(weight, at)
-        b = b + load(weight, at + WIDTH)
-        c = c + load(weight, at + 2 * WIDTH)
-        d = d + load(weight, at + 3 * WIDTH)
-        at += gap
-        e = e + load(weight, at)
-        f = f + load(weight, at + WIDTH)
-        g = g + load(weight, at + 2 * WIDTH)
-        h = h + load(weight, at + 3 * WIDTH)
+        at = base + item(fired, k) * 8 * WIDTH
+        a = a + load(rows, at)
+        b = b + load(rows, at + WIDTH)
+        c = c + load(rows, at + 2 * WIDTH)
+        d = d + load(rows, at + 3 * WIDTH)
+        e = e + load(rows, at + 4 * WIDTH)
+        f = f + load(rows, at + 5 * WIDTH)
+        g = g + load(rows, at + 6 * WIDTH)
+        h = h + load(rows, at + 7 * WIDTH)
     return a, b, c, d, e, f, g, h
 
 
 @jit
-def _sum1(weight, column, width, fired, first, count):
-    a = splat(weight.dtype.type(0))
+def _sum2(rows, base, fired, first, count):
+    """The same of a panel of 2 vectors."""
+    a = splat(rows.dtype.type(0))
+    b = a
     for k in range(first, first + count):
-        a = a + load(weight, fired[k] * width + column)
+        at = base + item(fired, k) * 2 * WIDTH
+        a, b = a + load(rows, at), b + load(rows, at + WIDTH)
+    return a, b
+
+
+@jit
+def _sum4(tile, column, width, times, first, count):
+    """The sum of 4 vectors of the rows ``times`` of the tile, from ``column`` on."""
+    a = splat(tile.dtype.type(0))
+    b, c, d = a, a, a
+    for k in range(first, first + count):
+        at = item(times, k) * width + column
+        a = a + load(tile, at)
+        b = b + load(tile, at + WIDTH)
+        c = c + load(tile, at + 2 * WIDTH)
+        d = d + load(tile, at + 3 * WIDTH)
+    return a, b, c, d
+
+
+@jit
+def _sum1(tile, column, width, times, first, count):
+    a = splat(tile.dtype.type(0))
+    for k in range(first, first + count):
+        a = a + load(tile, item(times, k) * width + column)
     return a
 
 
@@ -122,9 +144,9 @@ def _emit(x, y, at, a, b, scale, bias, column, H, after, masked, sample):
 def forward(first, last, x, before, graded, weight, panels, bias, y, keep, after, scale, masked, L, H) -> None:
     """``y (B, L, H)`` for tasks ``first`` to ``last``: number q is steps q % n ROWS ... of sample q // n.
 
-    ``before``: u', or what else is ``graded``. ``weight (H, 2H)``: W transposed, and in ``panels`` of WIDTH columns,
-    ``(2H / WIDTH, H, WIDTH)``; ``keep``, ``after`` ``(B, H)``: m and m', ``scale`` the value of m where it is not
-    0; empty and 1 if not ``masked``.
+    ``before``: u', or what else is ``graded``. ``weight``: W as :func:`rows` lays it out, and in ``panels`` of WIDTH
+    columns, ``(2H / WIDTH, H, WIDTH)``; ``keep``, ``after`` ``(B, H)``: m and m', ``scale`` the value of m where it is
+    not 0; empty and 1 if not ``masked``.
     """
     n, width, wide = (L + ROWS - 1) // ROWS, H + WIDTH, 2 * H + WIDTH  # an odd number of cache lines
     fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)
@@ -145,7 +167,7 @@ def forward(first, last, x, before, graded, weight, panels, bias, y, keep, after
         column = 0
         while column + 4 * WIDTH <= H:
             for r in range(rows):
-                a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, column, H, 2 * H, fired, r * H, counts[r])
+                a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, 2 * column * H, fired, r * H, counts[r])
                 at = base + r * H
                 _emit(x, y, at, a0, b0, factor, bias, column, H, after, masked, sample)
                 _emit(x, y, at, a1, b1, factor, bias, column + WIDTH, H, after, masked, sample)
@@ -154,8 +176,7 @@ def forward(first, last, x, before, graded, weight, panels, bias, y, keep, after
             column += 4 * WIDTH
         while column < H:
             for r in range(rows):
-                a = _sum1(weight, column, 2 * H, fired, r * H, counts[r])
-                b = _sum1(weight, H + column, 2 * H, fired, r * H, counts[r])
+                a, b = _sum2(weight, 2 * column * H, fired, r * H, counts[r])
                 _emit(x, y, base + r * H, a, b, factor, bias, column, H, after, masked, sample)
             column += WIDTH
 
@@ -189,13 +210,14 @@ def _event_slopes(
         often[h] = 0
     for r in range(rows):
         for k in range(r * H, r * H + counts[r]):
-            h = fired[k]
-            times[h * ROWS + often[h]] = r
-            often[h] += 1
+            h = item(fired, k)
+            count = item(often, h)
+            times[h * ROWS + count] = r
+            often[h] = count + 1
     column = 0
     while column + 4 * WIDTH <= H:
         for r in range(rows):
-            a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, column, H, 2 * H, fired, r * H, counts[r])
+            a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, 2 * column * H, fired, r * H, counts[r])
             at, row = base + r * H, r * width
             c = column
             _slopes(grad, at, a0, b0, factor, bias, c, H, after, masked, sample, tile, row)
@@ -208,8 +230,7 @@ def _event_slopes(
         column += 4 * WIDTH
     while column < H:
         for r in range(rows):
-            a = _sum1(weight, column, 2 * H, fired, r * H, counts[r])
-            b = _sum1(weight, H + column, 2 * H, fired, r * H, counts[r])
+            a, b = _sum2(weight, 2 * column * H, fired, r * H, counts[r])
             at = base + r * H
             _slopes(grad, at, a, b, factor, bias, column, H, after, masked, sample, tile, r * width)
         column += WIDTH

@@ -93,6 +93,29 @@ def splat(typing, x):
 
 
 @intrinsic
+def item(typing, array, index):
+    """``array[index]`` for an index at or above 0; numba's own look-up asks every time whether it is below."""
+
+    def codegen(context, builder, signature, values):
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        return builder.load(builder.gep(data, [values[1]]))
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic
+def every(typing, array, index):
+    """A vector of WIDTH times ``array[index]``; as :func:`item`."""
+
+    def codegen(context, builder, signature, values):
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, values[0]).data
+        return _splat(builder, builder.load(builder.gep(data, [values[1]])), _vector(context, kind.dtype))
+
+    return Lanes(array.dtype)(array, types.intp), codegen
+
+
+@intrinsic
 def full(typing, like, x):
     """A vector of the type of ``like``, filled with the number ``x``."""
 
