@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 help:
 	@echo "make demo    simulate, fit an SDN, train digits with it, write outputs/demo/report.html"
 	@echo "make test    run the tests            make slow    run the slow ones too"
-	@echo "make bench   quick benchmarks         make lint    ruff"
+	@echo "make bench   quick benchmarks         make lint    ruff and mypy"
 	@echo "make lowest  the lowest stated versions, and the quick tests with them"
 
 $(VENV)/.ready: requirements.txt
@@ -28,6 +28,7 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: $(VENV)/.ready-dev
@@ -39,6 +40,7 @@ faults: $(VENV)/.ready-dev
 lint: $(VENV)/.ready-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 format: $(VENV)/.ready-dev
 	$(BIN)/python -m ruff check --fix .

@@ -42,7 +42,7 @@ def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = N
 
 def raw(tensor: Tensor) -> memoryview | bytes:
     """The bytes of a tensor on the CPU, in its own memory if it is contiguous."""
-    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b""
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b""
 
 
 def sealed(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> dict[str, str]:

@@ -121,7 +121,7 @@ class Neuron(nn.Module):
         x = current if v_th is None else self.scaled(current, v_th)
         if state is None:
             real = torch.float64 if current.dtype == torch.float64 else torch.float32
-            state = self.initial_state(*current.shape[:2], device=current.device, dtype=real)
+            state = self.initial_state(current.shape[0], current.shape[1], device=current.device, dtype=real)
         out = []
         for x_t in x.unbind(-1):
             s, state = step(x_t, state)

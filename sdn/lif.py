@@ -24,7 +24,7 @@ from .surrogate import TRIANGLE, Surrogate, spike
 
 Reset = Literal["hard", "soft"]
 Gradient = Literal["sltt", "bptt"]
-RESETS: tuple[str, ...] = ("hard", "soft")
+RESETS: tuple[Reset, ...] = ("hard", "soft")
 
 
 def check_tau(tau: float) -> float:
@@ -35,11 +35,12 @@ def check_tau(tau: float) -> float:
     return value
 
 
-def check_reset(reset: str) -> str:
+def check_reset(reset: str) -> Reset:
     """Return ``reset``, or raise :class:`UserError` unless it is "hard" or "soft"."""
-    if reset not in RESETS:
-        raise UserError(f"unknown reset {reset!r}; choose one of {', '.join(RESETS)}")
-    return reset
+    for known in RESETS:
+        if reset == known:
+            return known
+    raise UserError(f"unknown reset {reset!r}; choose one of {', '.join(RESETS)}")
 
 
 def lif_step(

@@ -21,7 +21,7 @@ from .errors import UserError
 try:
     import fcntl
 except ImportError:  # no flock on this platform
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 _held: set[int] = set()

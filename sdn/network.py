@@ -24,6 +24,7 @@ from torch.nn.functional import conv1d, pad
 
 from .errors import UserError
 from .lif import check_tau
+from .typed import BiasedConv1d, Modules, TrackingBatchNorm1d
 
 
 def _check_sizes(**sizes: int) -> None:
@@ -42,10 +43,10 @@ class SDNLayer(nn.Module):
     def __init__(self, d_model: int, kernel_size: int, shift: int) -> None:
         super().__init__()
         self.shift = shift
-        self.depthwise = nn.Conv1d(d_model, d_model, kernel_size, groups=d_model)
-        self.depthwise_norm = nn.BatchNorm1d(d_model)
-        self.pointwise = nn.Conv1d(d_model, d_model, 1)
-        self.pointwise_norm = nn.BatchNorm1d(d_model)
+        self.depthwise = BiasedConv1d(d_model, d_model, kernel_size, groups=d_model)
+        self.depthwise_norm = TrackingBatchNorm1d(d_model)
+        self.pointwise = BiasedConv1d(d_model, d_model, 1)
+        self.pointwise_norm = TrackingBatchNorm1d(d_model)
 
     def windows(self, h: Tensor) -> Tensor:
         """The inputs in the window of every step, ``(..., L)`` -> ``(k, ..., L)``; the oldest first, zeros before."""
@@ -93,8 +94,8 @@ class SDN(nn.Module):
         _check_sizes(d_model=d_model, kernel_size=kernel_size, n_layers=n_layers)
         self.d_model, self.kernel_size, self.n_layers = d_model, kernel_size, n_layers
         self.encoder = nn.Conv1d(1, d_model, 1, bias=False)
-        self.layers = nn.ModuleList(SDNLayer(d_model, kernel_size, shift=int(i == 0)) for i in range(n_layers))
-        self.decoder = nn.Conv1d(d_model, 1, 1)
+        self.layers = Modules(SDNLayer(d_model, kernel_size, shift=int(i == 0)) for i in range(n_layers))
+        self.decoder = BiasedConv1d(d_model, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.numel():

@@ -13,7 +13,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from . import ops
 from .contract import Neuron
 from .errors import UserError
-from .lif import Reset, check_reset, check_tau, lif_step
+from .lif import Gradient, Reset, check_reset, check_tau, lif_step
 from .named import resolve, suggestion
 from .network import ReducedSDN
 from .surrogate import Surrogate, make_surrogate
@@ -32,7 +32,8 @@ _OTHERS = {
     "resonate": "resonate.ResonateAndFire",
     "sliding_psn": "sliding_psn.SlidingPSN",
 }
-NEURONS: tuple[str, ...] = ("sdn", "sltt", "bptt", *_OTHERS)
+_GRADIENTS: tuple[Gradient, ...] = ("sltt", "bptt")
+NEURONS: tuple[str, ...] = ("sdn", *_GRADIENTS, *_OTHERS)
 """The words for a neuron."""
 
 _LEAST = 1e-6
@@ -92,7 +93,7 @@ class LIF(_Exact):
     def __init__(
         self,
         tau: float = 0.125,
-        gradient: Literal["sltt", "bptt"] = "sltt",
+        gradient: Gradient = "sltt",
         reset: Reset = "hard",
         u_r: float = 0.0,
         learnable_tau: bool = False,
@@ -102,7 +103,7 @@ class LIF(_Exact):
         width: float | None = None,
     ) -> None:
         super().__init__(tau, make_surrogate(surrogate, width))
-        if gradient not in ("sltt", "bptt"):
+        if gradient not in _GRADIENTS:
             raise UserError(f"unknown gradient {gradient!r}; choose sltt or bptt")
         if not float(u_r) < 1.0:
             raise UserError(f"the reset value u_r counts in thresholds and must lie below 1, not {u_r}")
@@ -112,13 +113,12 @@ class LIF(_Exact):
             )
         if learnable_u_r and gradient != "bptt":
             raise UserError("sltt gives the reset value u_r no gradient; choose neuron bptt to learn it")
-        if (learnable_tau or learnable_u_r) and d_model is None:
-            raise UserError("a learnable tau or u_r is one per channel; give the number of channels, d_model")
         self.gradient, self.reset, self._u_r = gradient, reset, float(u_r)
-        self.logit_tau = nn.Parameter(torch.full((d_model,), math.log(tau / (1 - tau)))) if learnable_tau else None
-        self.reset_value = nn.Parameter(torch.full((d_model,), float(u_r))) if learnable_u_r else None
+        self.logit_tau = _per_channel(d_model, math.log(tau / (1 - tau))) if learnable_tau else None
+        self.reset_value = _per_channel(d_model, float(u_r)) if learnable_u_r else None
         for parameter in self.parameters():
-            parameter._optim = {"weight_decay": 0.0}  # for the loop of state-spaces/s4; a copy of the module loses it
+            # for the loop of state-spaces/s4; a copy of the module loses it
+            parameter._optim = {"weight_decay": 0.0}  # type: ignore[attr-defined]
 
     @property
     def tau(self) -> float | Tensor:
@@ -144,6 +144,12 @@ class LIF(_Exact):
         learnt = [name for name, p in (("tau", self.logit_tau), ("u_r", self.reset_value)) if p is not None]
         start = f"{super().extra_repr()}, gradient={self.gradient}, reset={self.reset}, u_r={self._u_r:g}"
         return start + (f", learnt: {', '.join(learnt)}" if learnt else "")
+
+
+def _per_channel(d_model: int | None, value: float) -> nn.Parameter:
+    if d_model is None:
+        raise UserError("a learnable tau or u_r is one per channel; give the number of channels, d_model")
+    return nn.Parameter(torch.full((d_model,), value))
 
 
 class SDNNeuron(_Exact):
@@ -185,17 +191,15 @@ def make_neuron(
         UserError: unknown name, an option unknown or out of range, an SDN fitted for another tau or asked for what it
             cannot do.
     """
-    beside = {"tau": tau, "sdn": weights, "surrogate": surrogate, "width": width}
-    of_lif = {"reset": reset, "u_r": u_r, "learnable_tau": learnable_tau, "learnable_u_r": learnable_u_r}
-    if not isinstance(name, Mapping) and name in _LIF:
-        if name != "sdn":
-            beside.pop("sdn")
-            return LIF(gradient=name, d_model=d_model, **beside, **of_lif)
+    for gradient in _GRADIENTS:
+        if name == gradient:
+            return LIF(tau, gradient, reset, u_r, learnable_tau, learnable_u_r, d_model, surrogate, width)
+    if name == "sdn":
         if check_reset(reset) != "hard" or u_r != 0.0 or learnable_tau or learnable_u_r:
             raise UserError(
                 "an SDN is fitted for one tau and hard reset to 0; choose neuron sltt or bptt for anything else"
             )
-        return _fitted(**beside)
+        return _fitted(tau, weights, surrogate, width)
     options: dict[str, Any] = {}
     if isinstance(name, Mapping):
         options = {str(key): value for key, value in name.items()}
@@ -203,8 +207,10 @@ def make_neuron(
             raise UserError(f"a neuron given as a mapping needs its _name_{suggestion('', NEURONS)}")
         name = options.pop("_name_")
     target = _target(name)
-    _refuse_lost(name, beside | of_lif)
-    return _build(name, target, options, d_model)
+    beside: dict[str, object] = {"tau": tau, "sdn": weights, "surrogate": surrogate, "width": width}
+    beside |= {"reset": reset, "u_r": u_r, "learnable_tau": learnable_tau, "learnable_u_r": learnable_u_r}
+    _refuse_lost(str(name), beside)
+    return _build(str(name), target, options, d_model)
 
 
 def _fitted(

@@ -247,8 +247,9 @@ def known_tau(path: str | os.PathLike[str], tau: float | None) -> float:
         UserError: nobody tells it, it lies outside (0, 1), or user and name disagree.
     """
     named = tau_of(path)
-    if tau is None and named is None:
+    said = named if tau is None else tau
+    if said is None:
         raise UserError(f"nothing tells for which tau {path} was made; say it, as in python -m sdn.convert --tau 0.125")
     if tau is not None and named is not None and not math.isclose(tau, named, rel_tol=1e-9):
         raise UserError(f"{path} is by its name for tau {named}, not {tau}; rename it if the name is wrong")
-    return check_tau(named if tau is None else tau)
+    return check_tau(said)

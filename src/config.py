@@ -22,6 +22,8 @@ from src.paths import resolve
 from src.registry import REGISTRY, check_arguments, lookup, suggestion
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+DEFAULT = "digits"
+"""The data set of the default experiment."""
 GROUPS = ("dataset", "task", "encoder", "decoder", "model", "loader", "optimizer", "scheduler", "trainer", "callbacks")
 
 
@@ -44,25 +46,40 @@ def compose(*overrides: str) -> dict[str, Any]:
     register_resolvers()
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return Composed(plain(compose("config", without_other_experiment(overrides))), overrides)
+            return Composed(plain(compose("config", without_other_experiment(overrides)), overrides), overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error) from error
 
 
 def without_other_experiment(words: Sequence[str]) -> list[str]:
     """The words of a command; where they choose a pipeline and no experiment, the default experiment is left out, whose
-    model and training are made for other data."""
-    names = [word.partition("=")[0].lstrip("+~") for word in words]
-    if "pipeline" not in names or "experiment" in names:
-        return list(words)
+    model and training are made for other data. A data set chosen alone stands for the pipeline of its name."""
+    names, words = _keys(words), list(words)
+    if "experiment" in names:
+        return words
+    if "pipeline" not in names and "dataset" in names and "train.ckpt" not in names:  # a checkpoint brings the rest
+        place = names.index("dataset")
+        chosen = words[place].partition("=")[2].removeprefix("choice(").removesuffix(")").split(",")
+        known = {path.stem for path in (CONFIGS / "pipeline").glob("*.yaml")}
+        if set(chosen) <= known and chosen != [DEFAULT]:
+            words[place] = f"pipeline={','.join(chosen)}"
+            names[place] = "pipeline"
+    if "pipeline" not in names:
+        return words
     place = names.index("pipeline") + 1
     return [*words[:place], "experiment=none", *words[place:]]
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def _keys(words: Sequence[str]) -> list[str]:
+    """The key of each word ``key=value`` of a command."""
+    return [word.partition("=")[0].lstrip("+~") for word in words]
+
+
+def plain(config: DictConfig, words: Sequence[str] = ()) -> dict[str, Any]:
     """The composed configuration as nested dicts and lists, interpolations filled in and checked.
 
-    Keys that begin with two underscores serve interpolation and are left out.
+    Keys that begin with two underscores serve interpolation and are left out; so are those that an experiment has for
+    a part in whose place ``words``, what the user typed, put another.
 
     Raises:
         UserError: an interpolation cannot be filled in, or a key is not known.
@@ -79,7 +96,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     named.allow(*named.dotted_names(values))  # what the user's own configuration names is the user's choice
     check_sections(values)
     for group in GROUPS:
-        _drop_keys_of_the_replaced(group, values.get(group))
+        _drop_keys_of_the_replaced(group, values.get(group), _keys(words))
     check(values)
     layer = values["model"].get("layer") or {}
     if layer.get("sdn"):
@@ -116,8 +133,17 @@ def check(config: Mapping[str, Any]) -> None:
     for name, options in config["callbacks"].items():
         options = dict(options or {})
         check_arguments(f"callbacks.{name}", lookup("callback", options.pop("_name_", name)), options)
+    _refuse_targets_a_step(config)
     _check_types(config)
     check_values(config)
+
+
+def _refuse_targets_a_step(config: Mapping[str, Any]) -> None:
+    """Data that have one target a sequence, where one a step is asked for."""
+    asked = [(config[group] or {}).get("_name_") for group in ("task", "decoder")]
+    name = (config["dataset"] or {}).get("_name_")
+    if name is not None and "per_step" in asked and (said := getattr(lookup("dataset", name), "one_target", None)):
+        raise UserError(said)
 
 
 def _check_types(config: Mapping[str, Any]) -> None:
@@ -155,6 +181,8 @@ def explain(error: Exception) -> UserError:
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         known = known_keys()
+        if key in known:
+            return UserError(f"{key} is no key of what was chosen{_belongs_to(key)}; see --cfg job")
         close = difflib.get_close_matches(key, known, 1) or [
             name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]
         ]
@@ -170,6 +198,13 @@ def explain(error: Exception) -> UserError:
         wanted = match[1][len(top) + 1 :] if top else name
         return UserError(f"there is no {top or 'configuration'} {wanted!r}{_nearest(wanted, options)}")
     return UserError(f"cannot read the command line or configuration: {_first_line(error)}")
+
+
+def _belongs_to(key: str) -> str:
+    """``; it is one of dataset=arrays or text``: the choices of a group that have a key."""
+    group, _, rest = key.partition(".")
+    names = [path.stem for path in sorted((CONFIGS / group).glob("*.yaml")) if rest in _flatten(_read(path))]
+    return f"; it is one of {group}={' or '.join(names)}" if names else ""
 
 
 def _nearest(name: str, options: list[str]) -> str:
@@ -198,10 +233,14 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _drop_keys_of_the_replaced(group: str, part: dict[str, Any] | None) -> None:
-    """Where ``GROUP._name_`` was set to a class of the user's, remove the keys that the shipped choice had brought and
-    the class does not take, unless somebody gave them another value."""
-    if group not in REGISTRY or not part or not named.is_dotted(part.get("_name_")):
+def _drop_keys_of_the_replaced(group: str, part: dict[str, Any] | None, typed: Sequence[str]) -> None:
+    """Where the user chose another part (``scheduler=plateau``, ``scheduler._name_=package.module.Class``), remove the
+    keys that a shipped one or the experiment had brought and the part does not take; never one that the user typed."""
+    name = part.get("_name_") if part else None
+    if group not in REGISTRY or not part or not isinstance(name, str):
+        return
+    replaced = bool({group, f"{group}._name_"} & set(typed))
+    if not named.is_dotted(name) and (not replaced or name not in REGISTRY[group]):
         return
     taken = inspect.signature(lookup(group, part["_name_"])).parameters.values()
     names = {p.name for p in taken}
@@ -209,7 +248,9 @@ def _drop_keys_of_the_replaced(group: str, part: dict[str, Any] | None) -> None:
         names |= set(part)
     shipped = [_read(path) for path in (CONFIGS / group).glob("*.yaml")]
     for key in set(part) - names - {"_name_"}:
-        if any(key in other and (other[key] == part[key] or "${" in str(other[key])) for other in shipped):
+        known = [other[key] for other in shipped if key in other]
+        brought = replaced or any(value == part[key] or "${" in str(value) for value in known)
+        if known and brought and f"{group}.{key}" not in typed:
             del part[key]
 
 

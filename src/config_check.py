@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "ckpt": str | None,
         "test": bool,
         "overwrite": bool,
+        "accept_changed_data": bool,
         "validate_at_start": bool,
         "monitor": str,
         "monitor_mode": str,

@@ -93,10 +93,21 @@ def judged(config: Mapping[str, Any], kept: Mapping[str, Any], overrides: Sequen
     return result
 
 
+WHERE = "dataset.path"
+"""Free where contents are compared (:mod:`src.dataloaders.contents`): data may have moved."""
+
+
 def check_continues(
-    config: Mapping[str, Any], kept: Mapping[str, Any], overrides: Sequence[str] | None, source: object
+    config: Mapping[str, Any],
+    kept: Mapping[str, Any],
+    overrides: Sequence[str] | None,
+    source: object,
+    contents_known: bool = False,
 ) -> None:
     """Refuse to go on with a checkpoint as another network or another run.
+
+    Args:
+        contents_known: what the data hold is compared, so they may lie elsewhere.
 
     Raises:
         UserError: with every key that differs.
@@ -106,7 +117,7 @@ def check_continues(
     for key, (before, now) in differences(config, kept).items():
         if key.startswith("trainer.") and key in named:
             log.info("going on with %s=%s instead of %s", key, _shown(now), _shown(before))
-        else:
+        elif key != WHERE or not contents_known:
             wrong.append(f"{key}={_shown(before)}, not {_shown(now)}")
     if wrong:
         raise UserError(
@@ -136,6 +147,11 @@ def differences(config: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str,
     if "loader.batch_size" in found and _together(kept) == _together(config):
         del found["loader.batch_size"]  # other devices, the same samples in a step
     return found
+
+
+def same_data(config: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
+    """Whether two configurations ask for the same data, wherever they lie."""
+    return not any(key.startswith("dataset.") and key != WHERE for key in differences(config, kept))
 
 
 def _together(config: Mapping[str, Any]) -> Any:

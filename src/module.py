@@ -191,7 +191,8 @@ class SequenceModule(pl.LightningModule):
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration, the widths, and for every process the random state and the sums of its epoch."""
+        """Add the configuration, the widths, what the data consist of, and for every process the random state and the
+        sums of its epoch."""
         own = {"random": random_state.get(), "totals": self.totals["train"].state_dict()}
         everyone = [own]
         if dist.is_available() and dist.is_initialized():
@@ -200,6 +201,7 @@ class SequenceModule(pl.LightningModule):
         checkpoint["config"] = dict(self.config)
         checkpoint["shapes"] = {name: getattr(self.data, name, None) for name in Shapes.__annotations__}
         checkpoint["facts"] = self.facts()
+        checkpoint["contents"] = getattr(self.data, "contents", None)
         checkpoint["processes"] = everyone
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

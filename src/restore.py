@@ -17,6 +17,7 @@ from sdn.errors import UserError
 from src.checkpoint import load_checkpoint, load_weights, misfit
 from src.dataloaders.base import SequenceData
 from src.dataloaders.check import open_data
+from src.dataloaders.contents import warn_if_changed
 from src.dataloaders.loading import LoaderOptions, Shard, make_loader
 from src.module import SequenceModule
 
@@ -33,6 +34,7 @@ def restore(path: str | Path) -> tuple[SequenceModule, SequenceData]:
     checkpoint = load_checkpoint(path)
     refuse_nan(checkpoint["state_dict"], path)
     data = open_data(checkpoint["config"]["dataset"])
+    warn_if_changed(checkpoint.get("contents"), data, path)
     return module_of(checkpoint, path, data=data).eval(), data
 
 

@@ -62,7 +62,7 @@ def _job(config: DictConfig) -> float | None:
 
     def work() -> None:
         named = [str(word) for word in HydraConfig.get().overrides.task]
-        results.update(run(Composed(plain(config), named)))
+        results.update(run(Composed(plain(config, named), named)))
 
     if code := door(work)():
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # what the jobs before found is not lost
@@ -106,8 +106,9 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
     from src.callbacks.parameters import count
     from src.checkpoint import freeze_all_but_decoder, load_checkpoint, load_pretrained
     from src.dataloaders.check import open_data
+    from src.dataloaders.contents import check_goes_on, warn_if_changed
     from src.faithful import notice
-    from src.inherit import check_continues, judged
+    from src.inherit import check_continues, judged, same_data
     from src.module import SequenceModule
     from src.restore import module_of
     from src.results.record import Record
@@ -116,7 +117,7 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
     named = getattr(config, "overrides", None)
     kept = load_checkpoint(checkpoint) if checkpoint else None
     if kept and config["train"]["mode"] == "fit":
-        check_continues(config, kept["config"], named, checkpoint)
+        check_continues(config, kept["config"], named, checkpoint, bool(kept.get("contents")))
     config = judged(config, kept["config"], named) if kept and config["train"]["mode"] != "fit" else dict(config)
     train = config["train"]
     start = time.perf_counter()
@@ -124,6 +125,10 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
     pl.seed_everything(train["seed"], workers=True, verbose=False)
 
     data = open_data(config["dataset"])
+    if kept and train["mode"] == "fit":
+        check_goes_on(kept.get("contents"), data, checkpoint, train["accept_changed_data"])
+    elif kept and same_data(config, kept["config"]):
+        warn_if_changed(kept.get("contents"), data, checkpoint)
     module = module_of(kept, checkpoint, config, data) if kept else SequenceModule(config, data)
     if train["pretrained_model_path"] and checkpoint is None:
         load_pretrained(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path):
     """Installed beside this environment's packages it streams where the checkout is out of sight."""
     pytest.importorskip("setuptools")
     wheel = _build(tmp_path, "--no-build-isolation")
+    with zipfile.ZipFile(wheel) as archive:  # a type checker reads the hints of packages that say they have some
+        assert {"sdn/py.typed", "models/spike/py.typed"} <= set(archive.namelist())
     target = tmp_path / "site"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(command, check=True, capture_output=True)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdn.errors import UserError
+from sdn.typed import Modules
 
 
 class AdaptiveEmbedding(nn.Module):
@@ -54,7 +55,7 @@ class AdaptiveEmbedding(nn.Module):
         self.n_tokens, self.d_model, self.cutoffs, self.div_val = n_tokens, d_model, list(cutoffs), div_val
         self.bounds = list(itertools.pairwise(edges))
         self.dropout = nn.Dropout(dropout)
-        self.words = nn.ModuleList(
+        self.words = Modules(
             nn.Embedding(high - low, width) for (low, high), width in zip(self.bounds, widths, strict=True)
         )
         self.projections = nn.ParameterList(nn.Parameter(torch.empty(d_model, width)) for width in widths)
@@ -90,6 +91,9 @@ class AdaptiveSoftmax(nn.AdaptiveLogSoftmaxWithLoss):
     and the embedding must be part of the model as well.
     """
 
+    head: _Head  # type: ignore[assignment]  # in place of torch's linear layer
+    tail: Modules[_Tail]
+
     def __init__(self, embedding: AdaptiveEmbedding, dropout: float = 0.0, bias_scale: float = 1.0) -> None:
         """``bias_scale``: word biases start uniform in ± bias_scale / sqrt(d_model)."""
         # On "meta" torch's own layers, replaced below, cost nothing.
@@ -98,9 +102,9 @@ class AdaptiveSoftmax(nn.AdaptiveLogSoftmaxWithLoss):
         )
         scale = bias_scale * embedding.d_model**-0.5
         self.head = _Head(embedding, dropout, scale)
-        self.tail = nn.ModuleList(_Tail(embedding, i + 1, dropout, scale) for i in range(self.n_clusters))
+        self.tail = Modules(_Tail(embedding, i + 1, dropout, scale) for i in range(self.n_clusters))
 
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
         """Log-probability (N,) of ``target`` (N,) given ``hidden`` (N, d_model), in the parameters' precision."""
         output = super().forward(hidden.to(self.head.bias.dtype), target).output
         if torch.is_grad_enabled():  # torch skips clusters without a target; their biases still need a gradient in DDP

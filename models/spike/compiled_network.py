@@ -54,18 +54,20 @@ class CompiledNetwork:
             raise UserError("a model streams with fixed statistics and no dropout; call model.eval() first")
         refuse_windows(network.encoder)
         encoder, decoder, model = network.encoder, network.decoder, network.backbone
-        if type(encoder) not in (LinearEncoder, EmbeddingEncoder):
+        self.n_tokens: int | None = None
+        self.d_input = 0
+        if type(encoder) is EmbeddingEncoder:
+            self.n_tokens, table, shift = encoder.num_embeddings, encoder.weight, None
+        elif type(encoder) is LinearEncoder:
+            self.d_input, table, shift = encoder.in_features, encoder.weight.T, encoder.bias
+        else:
             raise UserError("the engine reads through a linear encoder or an embedding; others stream by network.step")
-        if type(decoder) not in (SequenceDecoder, StepDecoder):
+        if type(decoder) is not SequenceDecoder and type(decoder) is not StepDecoder:
             raise UserError("the engine answers by a sequence or per-step decoder; others stream by network.step")
         c = step_constants(model, "event_engine", rate)
         norms, self.every_step = c.norms, isinstance(decoder, StepDecoder)
-        self.mode = EVERY_STEP if self.every_step else POOL if decoder.mode == "pool" else LAST
-        tokens = isinstance(encoder, EmbeddingEncoder)
-        self.n_tokens = encoder.num_embeddings if tokens else None
-        self.d_input = 0 if tokens else encoder.in_features
-        table = encoder.weight if tokens else encoder.weight.T
-        bias = table.new_zeros(model.d_model) if tokens or encoder.bias is None else encoder.bias
+        self.mode = EVERY_STEP if isinstance(decoder, StepDecoder) else POOL if decoder.mode == "pool" else LAST
+        bias = table.new_zeros(model.d_model) if shift is None else shift
         self.arguments = (
             (self._array(table), self._array(bias)),
             (

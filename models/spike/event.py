@@ -133,13 +133,14 @@ class EventEngine:
 
         The modes of the engine hold h / B, since B is folded into C.
         """
-        shapes = [(tuple(modes.shape), tuple(membrane.shape)) for modes, membrane in state]
+        layers = [(modes, membrane) for modes, membrane in state if isinstance(membrane, torch.Tensor)]
+        shapes = [(tuple(modes.shape), tuple(membrane.shape)) for modes, membrane in layers]
         H = self.d_model
         if shapes != [((1, H, self._state[0].shape[2]), (1, H))] * self.n_layers:
             raise UserError("the engine holds one stream; give a state of batch 1 of the same network")
-        if not all(bool(torch.isfinite(part).all()) for layer in state for part in layer):
+        if not all(bool(torch.isfinite(part).all()) for layer in layers for part in layer):
             raise refuse_not_finite("a number in the state")
-        for n, (modes, membrane) in enumerate(state):
+        for n, (modes, membrane) in enumerate(layers):
             h = modes[0].detach().cpu().numpy() / self._B[n]
             self._state[0][n], self._state[1][n] = h.real, h.imag
             self._state[2][n] = membrane[0].detach().cpu().numpy()

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from sdn.errors import UserError
 from sdn.files import atomic_path
+from sdn.typed import Modules
 
 from .constants import FoldedNorm, step_constants
 from .heads import LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
@@ -43,6 +44,16 @@ class StepGraph(nn.Module):
     Raises:
         UserError: bidirectional layers, neurons that the graph cannot compute, or a decoder without a streaming form.
     """
+
+    a_re: Tensor
+    a_im: Tensor
+    c_re: Tensor
+    c_im: Tensor
+    D: Tensor
+    weight: Tensor
+    bias: Tensor
+    tau: Tensor
+    u_r: Tensor
 
     def __init__(self, network: Network, rate: float = 1.0) -> None:
         super().__init__()
@@ -68,7 +79,7 @@ class StepGraph(nn.Module):
         }.items():
             self.register_buffer(name, values.clone(memory_format=torch.contiguous_format))
         self.soft = constants.soft
-        self.norms = nn.ModuleList(_StepNorm(norm) for norm in constants.norms)
+        self.norms = Modules(_StepNorm(norm) for norm in constants.norms)
         self.eval().requires_grad_(False)
 
     def initial_state(self, batch: int = 1) -> tuple[Tensor, ...]:
@@ -108,6 +119,9 @@ class StepGraph(nn.Module):
 
 class _StepNorm(nn.Module):
     """A norm of one sample ``(B, H)``; batch norm folded to its scale and shift."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, norm: FoldedNorm) -> None:
         super().__init__()

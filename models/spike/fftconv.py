@@ -81,15 +81,15 @@ class _FFTConv(torch.autograd.Function):
             kf_conj, grad_kf = torch.conj_physical(kf[channels]), torch.zeros_like(kf[channels])
             for rows in some_rows:
                 gf = torch.fft.rfft(grad[rows, channels], n)
-                if need_k:
+                if grad_k is not None:
                     uf = torch.fft.rfft(u[rows, channels].to(grad.dtype), n)
                     grad_kf += uf.conj_physical_().mul_(gf).sum(0)
-                if need_u:
+                if grad_u is not None:
                     grad_u[rows, channels] = torch.fft.irfft(gf.mul_(kf_conj), n)[..., :L]
-            if need_k:
+            if grad_k is not None:
                 _from_circular(torch.fft.irfft(grad_kf, n), grad_k[:, channels])
         # k and D meet at lag 0 of the first direction.
-        return grad_u, grad_k, grad_k[0, :, 0].clone() if need_k and ctx.skip else None, None
+        return grad_u, grad_k, grad_k[0, :, 0].clone() if grad_k is not None and ctx.skip else None, None
 
 
 def _circular(k: Tensor, D: Tensor | None, n: int) -> Tensor:

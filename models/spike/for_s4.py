@@ -20,4 +20,5 @@ class SpikingSSMForS4(SpikingSSM):
 
     def default_state(self, *batch_shape: int, device: torch.device | None = None) -> State:
         """S4's name for ``initial_state``."""
-        return self.initial_state(*batch_shape, device=device)
+        (batch,) = batch_shape
+        return self.initial_state(batch, device=device)

@@ -25,7 +25,7 @@ from sdn import kernels
 from sdn.neurons import LIF
 
 from .mix import Mix
-from .norms import BatchNorm, LayerNorm, NoNorm
+from .norms import BatchNorm, LayerNorm, NoNorm, Norm
 from .s4d import S4DKernel, S4DKernelB
 from .ss4d import SS4D
 
@@ -83,11 +83,13 @@ def _plain_layer(layer: nn.Module) -> bool:
 
 
 def _plain_norm(norm: nn.Module) -> bool:
-    if type(norm) is NoNorm:
-        return not _watched(norm)
-    if type(norm) not in (LayerNorm, BatchNorm) or norm.weight is None or norm.bias is None or _watched(norm):
+    if _watched(norm):
         return False
-    return type(norm) is LayerNorm or norm.track_running_stats
+    if type(norm) is BatchNorm and not norm.track_running_stats:
+        return False
+    if type(norm) is LayerNorm or type(norm) is BatchNorm:
+        return norm.weight is not None and norm.bias is not None
+    return type(norm) is NoNorm
 
 
 def _same_type(model: SpikingSSM, dtype: torch.dtype) -> bool:
@@ -100,7 +102,7 @@ def _same_type(model: SpikingSSM, dtype: torch.dtype) -> bool:
 class _Options(NamedTuple):
     """What a layer's functions need beside tensors."""
 
-    norm: nn.Module
+    norm: Norm
     prenorm: bool
     lengths: np.ndarray
     neuron: Inner
@@ -124,7 +126,8 @@ def _kernel(layer: SS4D, rate: float) -> tuple[Tensor, Tensor, Tensor]:
     """``(coef, dtA, D)``, in units of the threshold."""
     inv_vth = layer._inv_vth()
     dtA, B_bar, C = layer.kernel.discretise(rate)
-    coef, D = C * B_bar, layer.D
+    coef: Tensor = C * B_bar
+    D: Tensor = layer.D
     if inv_vth is not None:
         coef, D = coef * inv_vth.unsqueeze(-1), D * inv_vth
     return coef, dtA, D
@@ -134,7 +137,7 @@ def _masks(mix: Mix, x: Tensor) -> Masks:
     return Masks(mix._channel_mask(x[:, 0]), mix._channel_mask(x[:, 0]), 1 - mix.dropout)
 
 
-def _of_norm(norm: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+def _of_norm(norm: Norm) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if isinstance(norm, NoNorm) else (norm.weight, norm.bias)
 
 
@@ -146,13 +149,15 @@ def _real(x: Tensor) -> type:
     return np.float64 if x.dtype == torch.float64 else np.float32
 
 
-def _run_inside(layer: SS4D, norm: nn.Module, prenorm: bool, x: Tensor, steps: np.ndarray, rate: float) -> Tensor:
+def _run_inside(layer: SS4D, norm: Norm, prenorm: bool, x: Tensor, steps: np.ndarray, rate: float) -> Tensor:
     """A layer whose neuron the convolution's pass knows."""
-    tau, u_r = (layer.neuron.tau, layer.neuron.u_r) if type(layer.neuron) is LIF else (0.0, 0.0)
-    learnt = isinstance(tau, Tensor) or isinstance(u_r, Tensor)
-    tau, u_r = (v if isinstance(v, Tensor) else torch.full_like(layer.D, v, requires_grad=False) for v in (tau, u_r))
+    numbers: list[float | Tensor] = [0.0, 0.0]
+    if isinstance(layer.neuron, LIF):
+        numbers = [layer.neuron.tau, layer.neuron.u_r]
+    learnt = any(isinstance(v, Tensor) for v in numbers)
+    each = [v if isinstance(v, Tensor) else torch.full_like(layer.D, v, requires_grad=False) for v in numbers]
     options = _Options(norm, prenorm, steps, inside(layer.neuron, _real(x)), _masks(layer.mix, x), learnt)
-    return _Layer.apply(x, *_kernel(layer, rate), tau, u_r, *_of_mix(layer.mix), *_of_norm(norm), options)
+    return _Layer.apply(x, *_kernel(layer, rate), *each, *_of_mix(layer.mix), *_of_norm(norm), options)
 
 
 class _Layer(torch.autograd.Function):
@@ -201,7 +206,7 @@ class _Layer(torch.autograd.Function):
 # --------------------------------------------------------------------------------------- a layer around another neuron
 
 
-def _run_around(layer: SS4D, norm: nn.Module, prenorm: bool, x: Tensor, steps: np.ndarray, rate: float) -> Tensor:
+def _run_around(layer: SS4D, norm: Norm, prenorm: bool, x: Tensor, steps: np.ndarray, rate: float) -> Tensor:
     """A layer whose neuron is called as the module it is, on the current ``(B, H, L)``."""
     neuron = layer.neuron
     graded = not getattr(neuron, "binary", False)

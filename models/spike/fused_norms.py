@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdn.kernels.threads import spread
 
 from . import norm_kernels
 from .fused_arrays import flat, new, shares
-from .norms import BatchNorm, LayerNorm, NoNorm
+from .norms import BatchNorm, LayerNorm, NoNorm, Norm
 
 
 def norm_pass(
-    norm: nn.Module | None, lengths: np.ndarray, weight: Tensor | None, bias: Tensor | None
+    norm: Norm | None, lengths: np.ndarray, weight: Tensor | None, bias: Tensor | None
 ) -> _NoNorm | _LayerNorm | _BatchNorm:
     """The passes of ``norm``, None for none; ``lengths (B,)``: steps that count."""
-    if norm is None or isinstance(norm, NoNorm):
+    if norm is None or isinstance(norm, NoNorm) or weight is None or bias is None:
         return _NoNorm()
-    kind = _LayerNorm if isinstance(norm, LayerNorm) else _BatchNorm
-    return kind(norm, lengths, weight, bias)
+    if isinstance(norm, LayerNorm):
+        return _LayerNorm(norm, weight, bias)
+    return _BatchNorm(norm, lengths, weight, bias)
 
 
 class _NoNorm:
@@ -34,7 +35,7 @@ class _NoNorm:
 
 
 class _LayerNorm:
-    def __init__(self, norm: LayerNorm, lengths: np.ndarray, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, norm: LayerNorm, weight: Tensor, bias: Tensor) -> None:
         self.eps, self.weight, self.bias = norm.eps, weight.detach(), bias.detach()
         self.kept: tuple[Tensor, ...] = ()
 
@@ -60,7 +61,8 @@ class _LayerNorm:
 class _BatchNorm:
     def __init__(self, norm: BatchNorm, lengths: np.ndarray, weight: Tensor, bias: Tensor) -> None:
         self.norm, self.lengths, self.weight, self.bias = norm, lengths, weight.detach(), bias.detach()
-        self.training, self.kept = norm.training, ()
+        self.training = norm.training
+        self.kept: tuple[Tensor, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
         (B, L, H), y = x.shape, new(*x.shape, dtype=x.dtype)
@@ -81,9 +83,9 @@ class _BatchNorm:
         spread(norm_kernels.batch_moments, slots, 1, *arrays, slots, L, H)
         total = max(int(counts.sum()), 1)
         share = counts[:, None] / total
-        mean = (share * moments[:, 0]).sum(0)
-        var = (moments[:, 1] + counts[:, None] * (moments[:, 0] - mean) ** 2).sum(0) / total
-        mean, var = (torch.from_numpy(v).to(x.dtype) for v in (mean, var))
+        centre = (share * moments[:, 0]).sum(0)
+        around = (moments[:, 1] + counts[:, None] * (moments[:, 0] - centre) ** 2).sum(0) / total
+        mean, var = torch.from_numpy(centre).to(x.dtype), torch.from_numpy(around).to(x.dtype)
         with torch.no_grad():
             norm.num_batches_tracked += 1
             step = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum

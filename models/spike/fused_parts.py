@@ -43,8 +43,9 @@ def runs_inside(neuron: nn.Module) -> bool:
 
 def inside(neuron: nn.Module, real: type) -> Inner:
     """A leaky neuron, or an SDN of one layer."""
+    assert isinstance(neuron, (LIF, SDNNeuron))  # so :func:`runs_inside` says
     psi = psi_arguments(neuron.surrogate, np.dtype(real))
-    if type(neuron) is LIF:
+    if isinstance(neuron, LIF):
         kind = SOFT if neuron.reset == "soft" else HARD
         return Inner(kind, neuron.gradient == "bptt", psi, np.empty(0, real), (0, 0, 0))
     weights = [*next(neuron.sdn.layer_tensors()), neuron.sdn.out_weight, neuron.sdn.out_bias]
@@ -141,7 +142,7 @@ class Masks(NamedTuple):
     keep: float
 
     def arguments(self, x: Tensor) -> tuple:
-        if self.before is None:
+        if self.before is None or self.after is None:
             nothing = flat(x.new_empty(0))
             return nothing, nothing, nothing.dtype.type(1), False
         before = flat(self.before)

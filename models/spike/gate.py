@@ -6,6 +6,7 @@ batch size would be broadcast. So a sample and the state beside it are checked b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sdn.errors import UserError
-
-from .state import State
 
 
 def refuse_not_finite(what: str = "a sample") -> UserError:
@@ -34,7 +33,7 @@ def as_array(x: ArrayLike | Tensor) -> NDArray:
     return np.asarray(x)
 
 
-def check_sample(x: Tensor, state: State) -> None:
+def check_sample(x: Tensor, state: Sequence[Any]) -> None:
     """Refuse a sample ``(B, ...)`` that is not finite, or a state that is not one of B rows.
 
     Raises:
@@ -49,7 +48,7 @@ def check_sample(x: Tensor, state: State) -> None:
         raise refuse_not_finite()
 
 
-def check_rows(state: State, batch: int) -> None:
+def check_rows(state: Sequence[Any], batch: int) -> None:
     """Refuse a state of another number of rows than ``batch``, whatever tensors it is made of."""
     for layer in state:
         for tensor in _tensors(layer):

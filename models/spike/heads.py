@@ -37,6 +37,17 @@ class EmbeddingEncoder(nn.Embedding):
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 
 
+class Windows(NamedTuple):
+    """Where a stream stands between two windows of a :class:`ConvEncoder`."""
+
+    recent: Tensor
+    """The last ``kernel`` samples or rows of the embedding, ``(B, kernel, e)``, zero before the first."""
+    total: Tensor
+    """Sum of the windows since the last whole stride, ``(B, D)``; 0 without ``pool``."""
+    count: int  # type: ignore[assignment]  # as in Summary
+    """Samples since the last whole stride."""
+
+
 class ConvEncoder(nn.Module):
     """Windows instead of samples: one vector for every ``stride`` samples, (B, ⌈L / stride⌉, d_model).
 
@@ -89,7 +100,7 @@ class ConvEncoder(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.kernel, self.stride, self.pool, self.dropout, self.jitter = kernel, stride, pool, dropout, jitter
         self.embed = None if n_tokens is None else nn.Embedding(n_tokens, d_embed)
-        self.conv = nn.Conv1d(d_input if n_tokens is None else d_embed, d_model, kernel, 1 if pool else stride)
+        self.conv = nn.Conv1d(d_embed if d_input is None else d_input, d_model, kernel, 1 if pool else stride)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Ids (B, L) or samples (B, L, d_input), of which the first ``lengths (B,)`` count -> (B, ⌈L / stride⌉, D).
@@ -113,23 +124,44 @@ class ConvEncoder(nn.Module):
         """How many windows hold a sample of sequences of these lengths: ⌈lengths / stride⌉."""
         return (lengths + self.stride - 1) // self.stride
 
+    def step(self, x: Tensor, state: Windows | None = None) -> tuple[Tensor | None, Windows]:
+        """One sample ``(B, d_input)`` or id ``(B,)`` -> ``h_t (B, D)`` after every ``stride``-th one, else None.
+
+        What :meth:`forward` computes in evaluation mode, for a sequence of whole strides.
+        """
+        e = x if self.embed is None else self.embed(x)
+        if state is None:
+            state = Windows(e.new_zeros(len(e), self.kernel, e.shape[1]), e.new_zeros(len(e), len(self.conv.weight)), 0)
+        recent = torch.cat([state.recent[:, 1:], e.unsqueeze(1)], 1)
+        count = (state.count + 1) % self.stride
+        if count and not self.pool:
+            return None, Windows(recent, state.total, count)
+        w = self.activation(F.conv1d(recent.transpose(1, 2), self.conv.weight, self.conv.bias).squeeze(-1))
+        if not self.pool:
+            return w, Windows(recent, state.total, count)
+        total = state.total + w
+        if count:
+            return None, Windows(recent, total, count)
+        return total / self.stride, Windows(recent, torch.zeros_like(total), count)
+
 
 def encode(encoder: nn.Module, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """``encoder(x)`` and the lengths of what it returns.
 
     An encoder that changes the length has a method ``shorten(lengths)`` and takes ``lengths`` as a second argument.
     """
-    if not hasattr(encoder, "shorten"):
+    shorten = getattr(encoder, "shorten", None)
+    if shorten is None:
         return encoder(x), lengths
-    return encoder(x, lengths), None if lengths is None else encoder.shorten(lengths)
+    return encoder(x, lengths), None if lengths is None else shorten(lengths)
 
 
 def refuse_windows(encoder: nn.Module) -> None:
     """Raise :class:`UserError` for an encoder that has no answer after every sample, see :func:`encode`."""
     if hasattr(encoder, "shorten"):
         raise UserError(
-            "this network's encoder reads windows of several samples, so it cannot answer after every one; "
-            "train with encoder=linear or encoder=embedding to stream"
+            "this network's encoder reads windows of several samples, and this way of running it wants an answer after "
+            "every one; stream it with network.step, or train with encoder=linear or encoder=embedding"
         )
 
 
@@ -140,7 +172,7 @@ class Summary(NamedTuple):
     """
 
     value: Tensor
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name, which nobody asks a summary for
 
 
 def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
@@ -210,7 +242,7 @@ class StepDecoder(nn.Module):
         check_lengths(lengths, *h.shape[:2])
         return self.output(h)
 
-    def step(self, h: Tensor, state: None = None) -> tuple[Tensor, None]:
+    def step(self, h: Tensor, state: Summary | None = None) -> tuple[Tensor, None]:
         """``h_t (B, D) -> answer (B, d_output)`` of this sample; there is nothing to remember."""
         return self.output(h), None
 

@@ -28,6 +28,8 @@ _CPU_PIECE = 1 << 18
 class Mix(nn.Conv1d):
     """``s (B, H, L) -> z (B, H, L)``; a ``Conv1d`` of kernel 1 in its parameters and their initialisation."""
 
+    bias: Tensor
+
     def __init__(self, d_model: int, dropout: float = 0.0) -> None:
         super().__init__(d_model, 2 * d_model, 1)
         self.dropout = dropout

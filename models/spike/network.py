@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from sdn.errors import UserError, reason
 from sdn.named import require_allowed
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
+from .gate import check_sample
 from .heads import (
     ConvEncoder,
     EmbeddingEncoder,
@@ -32,9 +33,11 @@ from .heads import (
     SequenceDecoder,
     StepDecoder,
     Summary,
+    Windows,
     encode,
     refuse_windows,
 )
+from .hub import OnHub
 from .lengths import check_lengths
 from .quick_step import quick_step
 from .shipped import locate
@@ -42,16 +45,24 @@ from .ssm import SpikingSSM, with_sdn_from
 from .state import State
 
 FORMAT = "spikingssm-network-1"
+Encoder: TypeAlias = LinearEncoder | EmbeddingEncoder | ConvEncoder | AdaptiveEmbedding
+Decoder: TypeAlias = SequenceDecoder | StepDecoder | RetrievalDecoder | AdaptiveSoftmax
+Part = TypeVar("Part", bound=nn.Module)
 
 
 class NetworkState(NamedTuple):
-    """Where a stream stands: the backbone's state and the decoder's running summary (None before the first sample)."""
+    """Where a stream stands: the backbone's state and the decoder's running summary (None before the first sample).
+
+    With an encoder of windows also what it has read of the next one, and the answer that holds until then.
+    """
 
     layers: State
     summary: Summary | None = None
+    windows: Windows | None = None
+    answer: Tensor | None = None
 
 
-class Network(nn.Module):
+class Network(OnHub, nn.Module):
     """``forward(x, lengths=None, rate=1.0)`` -> logits; ``step(x_t, state)`` -> (logits after t samples, state).
 
     Args:
@@ -91,8 +102,9 @@ class Network(nn.Module):
     def initial_state(self, batch: int = 1) -> NetworkState:
         """The state before the first sample."""
         if isinstance(self.decoder, RetrievalDecoder):
-            raise UserError("retrieval compares two finished texts; it has no answer after every sample to stream")
-        refuse_windows(self.encoder)
+            raise _refuse_pairs()
+        if not hasattr(self.encoder, "step"):
+            refuse_windows(self.encoder)
         return NetworkState(self.backbone.initial_state(batch))
 
     @torch.no_grad()
@@ -100,7 +112,8 @@ class Network(nn.Module):
         self, x: Tensor, state: NetworkState, constants: list | None = None, rate: float = 1.0
     ) -> tuple[Tensor, NetworkState]:
         """One sample, ``x (B, d_input)`` or ids ``(B,)`` -> logits ``(B, C)`` of what was seen so far, of a
-        decoder per step those of this sample.
+        decoder per step those of this sample. With an encoder of windows the answer changes after every ``stride``-th
+        sample and holds in between; it is 0 before the first.
 
         ``rate`` is the sampling step in units of the training data's; ``constants``, ``backbone.recurrence(rate)``,
         saves computing them at every sample. On a CPU a network whose weights stay as they are steps through compiled
@@ -111,28 +124,70 @@ class Network(nn.Module):
         """
         if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
             return quick[0], NetworkState(*quick[1:])
-        h, layers = self.backbone.step(self.encoder(x), state.layers, constants, rate)
+        if isinstance(self.encoder, ConvEncoder):
+            return self._step_of_windows(self.encoder, x, state, constants, rate)
+        return self._answer(self.encoder(x), state, constants, rate)
+
+    def _answer(
+        self, x: Tensor, state: NetworkState, constants: list | None, rate: float
+    ) -> tuple[Tensor, NetworkState]:
+        """One step of backbone and decoder."""
+        h, layers = self.backbone.step(x, state.layers, constants, rate)
         if isinstance(self.decoder, AdaptiveSoftmax):
             return self.decoder.log_prob(h), NetworkState(layers)
+        if isinstance(self.decoder, RetrievalDecoder):
+            raise _refuse_pairs()
         logits, summary = self.decoder.step(h, state.summary)
         return logits, NetworkState(layers, summary)
 
+    def _step_of_windows(
+        self, encoder: ConvEncoder, x: Tensor, state: NetworkState, constants: list | None, rate: float
+    ) -> tuple[Tensor, NetworkState]:
+        """One sample; the backbone steps where a window ends."""
+        check_sample(x, [*state.layers, *([] if state.windows is None else [(state.windows.recent,)])])
+        h, windows = encoder.step(x, state.windows)
+        if h is None:
+            answer = self._no_answer(len(x)) if state.answer is None else state.answer
+            return answer, state._replace(windows=windows, answer=answer)
+        answer, after = self._answer(h, state, constants, rate)
+        return answer, after._replace(windows=windows, answer=answer)
 
-def _encoder(spec: dict[str, Any], d_model: int) -> nn.Module:
-    kinds = {"linear": LinearEncoder, "embedding": EmbeddingEncoder, "conv": ConvEncoder, "adaptive": AdaptiveEmbedding}
+    def _no_answer(self, batch: int) -> Tensor:
+        if not isinstance(self.decoder, (SequenceDecoder, StepDecoder)):
+            raise _refuse_pairs()
+        return self.decoder.output.weight.new_zeros(batch, self.decoder.output.out_features)
+
+
+def _refuse_pairs() -> UserError:
+    return UserError("retrieval compares two finished texts; it has no answer after every sample to stream")
+
+
+def _encoder(spec: dict[str, Any], d_model: int) -> Encoder:
+    kinds: dict[str, type[Encoder]] = {
+        "linear": LinearEncoder,
+        "embedding": EmbeddingEncoder,
+        "conv": ConvEncoder,
+        "adaptive": AdaptiveEmbedding,
+    }
     return _make("encoder", kinds, spec, d_model=d_model)
 
 
-def _decoder(spec: dict[str, Any], d_model: int, encoder: nn.Module) -> nn.Module:
+def _decoder(spec: dict[str, Any], d_model: int, encoder: Encoder) -> Decoder:
     if spec.get("kind") == "adaptive":
+        if not isinstance(encoder, AdaptiveEmbedding):
+            raise UserError("an adaptive decoder shares the words of an adaptive encoder; describe both as adaptive")
         return AdaptiveSoftmax(encoder, **{key: value for key, value in spec.items() if key != "kind"})
-    kinds = {"sequence": SequenceDecoder, "per_step": StepDecoder, "retrieval": RetrievalDecoder}
+    kinds: dict[str, type[Decoder]] = {
+        "sequence": SequenceDecoder,
+        "per_step": StepDecoder,
+        "retrieval": RetrievalDecoder,
+    }
     return _make("decoder", kinds, spec, d_model=d_model)
 
 
-def _make(part: str, kinds: Mapping[str, type[nn.Module]], spec: dict[str, Any], **extra: Any) -> nn.Module:
+def _make(part: str, kinds: Mapping[str, type[Part]], spec: dict[str, Any], **extra: Any) -> Part:
     kind = spec.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"unknown {part} {kind!r}; there are {', '.join(kinds)}")
     try:
         return kinds[kind](**spec, **extra)

@@ -72,8 +72,8 @@ def _neuron(part: Neuron, width: int | None, dt: float, v_th: torch.Tensor | flo
     def full(value: torch.Tensor | float) -> np.ndarray:
         return torch.as_tensor(value, dtype=torch.float64).detach().cpu().expand(width).numpy().copy()
 
-    tau, threshold = full(tau), full(v_th)
-    return nir.LIF(dt / (1 - tau), 1 / (1 - tau), np.zeros(width), threshold, full(u_r) * threshold)
+    decay, threshold = full(tau), full(v_th)
+    return nir.LIF(dt / (1 - decay), 1 / (1 - decay), np.zeros(width), threshold, full(u_r) * threshold)
 
 
 def _refusal(part: nn.Module) -> str:

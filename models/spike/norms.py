@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sdn.errors import UserError
 from sdn.ops import is_transformed
+from sdn.typed import TrackingBatchNorm1d
 
 from .once import once, witness
 
@@ -52,7 +55,7 @@ class _ChannelNorm(torch.autograd.Function):
         return grad_x.to(ctx.dtype), grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), None, None
 
 
-class BatchNorm(nn.BatchNorm1d):
+class BatchNorm(TrackingBatchNorm1d):
     """Batch norm of every channel over ``(B, L)``; with ``mask (B, 1, L)`` over the positions where it is 1."""
 
     def folded(self) -> tuple[Tensor, Tensor]:
@@ -65,9 +68,16 @@ class BatchNorm(nn.BatchNorm1d):
 
 @torch.no_grad()
 def fold(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """``(scale, shift)``, each ``(H,)``, of any batch norm with running statistics: it is x scale + shift."""
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
+    """``(scale, shift)``, each ``(H,)``, of any batch norm with running statistics: it is x scale + shift.
+
+    Raises:
+        UserError: it keeps none.
+    """
+    mean, var = norm.running_mean, norm.running_var
+    if mean is None or var is None:
+        raise UserError("a batch norm without running statistics has no fixed scale; train with track_running_stats")
+    scale = norm.weight / torch.sqrt(var + norm.eps)
+    return scale, norm.bias - mean * scale
 
 
 def normed(norm: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -92,15 +102,14 @@ def _masked(norm: _BatchNorm, x: Tensor, mask: Tensor) -> Tensor:
     mean = total((x * mask).sum((0, 2))) / count
     centred = x - mean.unsqueeze(-1)
     var = total((centred.square() * mask).sum((0, 2))) / count
-    if norm.running_mean is not None:
+    running_mean, running_var, seen = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    if running_mean is not None and running_var is not None and seen is not None:
         with torch.no_grad():
-            norm.num_batches_tracked += (found > 0).view(())
-            factor = norm.momentum
-            if factor is None:
-                factor = 1 / norm.num_batches_tracked.clamp_min(1).to(norm.running_mean)
-            factor = torch.where(found > 0, factor, 0).to(norm.running_mean)
-            norm.running_mean.lerp_(mean.to(norm.running_mean), factor)
-            norm.running_var.lerp_((var * count / (count - 1).clamp_min(1)).to(norm.running_var), factor)
+            seen += (found > 0).view(())
+            share = 1 / seen.clamp_min(1).to(running_mean) if norm.momentum is None else norm.momentum
+            factor = torch.where(found > 0, share, 0).to(running_mean)
+            running_mean.lerp_(mean.to(running_mean), factor)
+            running_var.lerp_((var * count / (count - 1).clamp_min(1)).to(running_var), factor)
     scale = norm.weight * torch.rsqrt(var + norm.eps)
     return centred * scale.unsqueeze(-1) + norm.bias.unsqueeze(-1)
 
@@ -121,7 +130,10 @@ class NoNorm(nn.Identity):
         return x
 
 
-def make_norm(name: str | None, d_model: int) -> nn.Module:
+Norm: TypeAlias = NoNorm | LayerNorm | BatchNorm
+
+
+def make_norm(name: str | None, d_model: int) -> Norm:
     """The norm a config names: "batch", "layer", "none" (or None). Raises :class:`UserError` for any other."""
     name = "none" if name is None else name
     if name not in NORMS:

@@ -58,10 +58,11 @@ class DiagonalSSM(nn.Module):
         if lr == 0.0:
             self.register_buffer(name, value)
             return
-        options = {"lr": lr, "weight_decay": weight_decay}
-        self._optim_options[name] = {key: option for key, option in options.items() if option is not None}
+        wanted = {"lr": lr, "weight_decay": weight_decay}
+        options = {key: option for key, option in wanted.items() if option is not None}
+        self._optim_options[name] = options
         self.register_parameter(name, nn.Parameter(value))
-        if options := self._optim_options[name]:
+        if options:
             getattr(self, name)._optim = options  # for the loop of state-spaces/s4; a copy of the module loses it
 
     def _continuous(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
@@ -84,8 +85,12 @@ class DiagonalSSM(nn.Module):
 class S4DKernel(DiagonalSSM):
     """The plain form: B = 1, A = -exp(log_A_real) + i A_imag; C has the optimizer's own learning rate and weight decay.
 
-    As in the released code ``lr`` is capped at 1e-3 here.
+    ``lr`` is taken as given, where the released code silently caps it at 1e-3; all its experiments use 1e-3.
     """
+
+    log_dt: Tensor
+    log_A_real: Tensor
+    A_imag: Tensor
 
     def __init__(
         self,
@@ -97,7 +102,6 @@ class S4DKernel(DiagonalSSM):
         dt_max: float = 0.1,
     ) -> None:
         super().__init__(d_model, d_state, directions, lr, dt_min, dt_max)
-        lr = None if lr is None else min(lr, 1e-3)
         H, N = d_model, self.n_modes
         self._register("log_dt", _log_uniform(H, dt_min, dt_max), lr, 0.0)
         self._register("log_A_real", torch.full((H, N), math.log(0.5)), lr, 0.0)
@@ -106,7 +110,7 @@ class S4DKernel(DiagonalSSM):
 
     def _continuous(self) -> tuple[Tensor, Tensor, None, Tensor]:
         A = torch.complex(-_full(self.log_A_real).exp(), _full(self.A_imag))
-        return _full(self.log_dt).exp().unsqueeze(-1), A, None, torch.view_as_complex(_full(self.C))
+        return _full(self.log_dt).exp().unsqueeze(-1), A, None, _as_complex(self.C)
 
 
 class S4DKernelB(DiagonalSSM):
@@ -114,6 +118,12 @@ class S4DKernelB(DiagonalSSM):
 
     C has the kernel's ``lr`` and the optimizer's weight decay. A_imag starts at 1e-4 where S4D-Lin has 0.
     """
+
+    inv_dt: Tensor
+    A_real: Tensor
+    A_imag: Tensor
+    B: Tensor
+    C: Tensor
 
     def __init__(
         self,
@@ -136,8 +146,7 @@ class S4DKernelB(DiagonalSSM):
 
     def _continuous(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         A = torch.complex(-_full(self.A_real).exp(), -_full(self.A_imag))
-        B = torch.view_as_complex(_full(self.B)).squeeze(0)
-        return _full(self.inv_dt).exp(), A, B, torch.view_as_complex(_full(self.C))
+        return _full(self.inv_dt).exp(), A, _as_complex(self.B).squeeze(0), _as_complex(self.C)
 
 
 def _log_uniform(H: int, low: float, high: float) -> Tensor:
@@ -146,6 +155,12 @@ def _log_uniform(H: int, low: float, high: float) -> Tensor:
 
 def _complex_normal(*shape: int) -> Tensor:
     return torch.view_as_real(torch.randn(*shape, dtype=torch.cfloat)).clone()
+
+
+def _as_complex(x: Tensor) -> Tensor:
+    """``(..., 2)`` seen as complex, through one flat axis: so the gradient comes back with the strides of x, also along
+    an axis of length 1, where they would be anything and DDP would copy it."""
+    return torch.view_as_complex(_full(x).reshape(-1, 2)).view(x.shape[:-1])
 
 
 def _full(x: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ For the input u (B, H, L), time last::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from sdn.contract import require
+from sdn.contract import Neuron, require
 from sdn.errors import UserError
 from sdn.neurons import make_neuron
 
@@ -56,6 +56,8 @@ class SS4D(nn.Module):
         UserError: an option is out of range.
     """
 
+    neuron: Neuron
+
     def __init__(
         self,
         d_model: int,
@@ -77,10 +79,10 @@ class SS4D(nn.Module):
         kernel = S4DKernelB if trainable_B else S4DKernel
         self.kernel = kernel(d_model, d_state, 2 if bidirectional else 1, lr, dt_min, dt_max)
         self.D = nn.Parameter(torch.randn(d_model))
-        neuron = _neuron(neuron, d_model)
-        learnable_vth = learnable_vth and getattr(neuron, "threshold", True)
+        made = _neuron(neuron, d_model)
+        learnable_vth = learnable_vth and getattr(made, "threshold", True)
         self.ln_vth = nn.Parameter(torch.zeros(1 if shared_vth else d_model)) if learnable_vth else None
-        self.neuron = neuron
+        self.neuron = cast(Neuron, made)  # or a plain module: what it cannot do is asked of :func:`require`
         self.mix = Mix(d_model, dropout)
 
     def forward(

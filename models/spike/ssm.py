@@ -26,6 +26,7 @@ from sdn.errors import UserError
 from sdn.lif import check_tau
 from sdn.network import ReducedSDN
 from sdn.neurons import SDNNeuron, make_neuron
+from sdn.typed import Modules
 
 from . import fused
 from .gate import check_sample
@@ -92,13 +93,11 @@ class SpikingSSM(nn.Module):
         options, make = _layer_options(layer)
         self.d_model = self.d_output = d_model
         self.prenorm, self.mask_padding = prenorm, mask_padding
-        self.layers = nn.ModuleList(
-            SS4D(d_model, dropout=dropout, neuron=make(d_model), **options) for _ in range(n_layers)
-        )
+        self.layers = Modules(SS4D(d_model, dropout=dropout, neuron=make(d_model), **options) for _ in range(n_layers))
         if not prenorm and postnorm == "legacy":
             make_norm(norm, d_model)
             norm = "none"
-        self.norms = nn.ModuleList(make_norm(norm, d_model) for _ in range(n_layers))
+        self.norms = Modules(make_norm(norm, d_model) for _ in range(n_layers))
 
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None, rate: float = 1.0

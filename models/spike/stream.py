@@ -82,11 +82,11 @@ class StreamEngine:
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Start the streams ``rows`` (numbers, or B booleans; None: all) again from the zero state."""
-        rows = slice(None) if rows is None else np.asarray(rows)
+        which: slice | NDArray = slice(None) if rows is None else np.asarray(rows)
         for array in (self._summary, self._seen, self.spikes, self._steps):
-            array[rows] = 0
-        self._h[:, rows] = 0
-        self._u[:, rows] = 0
+            array[which] = 0
+        self._h[:, which] = 0
+        self._u[:, which] = 0
 
     @property
     def firing_rates(self) -> NDArray:
@@ -151,11 +151,10 @@ class StreamEngine:
 
 
 def _of_network(state: NetworkState, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    try:
-        modes = torch.stack([modes for modes, _ in state.layers])
-        membrane = torch.stack([membrane for _, membrane in state.layers])
-    except TypeError as error:
-        raise UserError("the engine's neurons remember one potential a channel; this state holds others") from error
+    potentials = [membrane for _, membrane in state.layers if isinstance(membrane, Tensor)]
+    if len(potentials) != len(state.layers):
+        raise UserError("the engine's neurons remember one potential a channel; this state holds others")
+    modes, membrane = torch.stack([modes for modes, _ in state.layers]), torch.stack(potentials)
     summary = state.summary or Summary(torch.zeros(shape, dtype=torch.float64), 0)
     seen = torch.full(modes.shape[1:2], summary.count, dtype=torch.int64)
     return {"modes": modes, "membrane": membrane, "summary": summary.value.double(), "seen": seen}

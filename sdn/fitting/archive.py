@@ -17,7 +17,7 @@ import pickle
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -68,7 +68,7 @@ class Archive:
         self,
         file: IO[bytes],
         container: zipfile.ZipFile,
-        tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]],
+        tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
         plain: dict,
     ) -> None:
         self._file, self._zip = file, container
@@ -124,7 +124,7 @@ def _header_size(info: zipfile.ZipInfo) -> int:
 
 @contextlib.contextmanager
 def open_archive(
-    path: str | os.PathLike[str], tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]], plain: dict
+    path: str | os.PathLike[str], tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], plain: dict
 ) -> Iterator[Archive]:
     """Write ``{**tensors, **plain}`` to ``path``: declare dtype and shape of each tensor, then stream its bytes.
 

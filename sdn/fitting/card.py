@@ -7,12 +7,13 @@ the card beside the weights, with the baselines: no memory, and the exact recurr
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import UserError, door
 from ..files import write_text
@@ -33,17 +34,18 @@ WHITE, SLOW, CONSTANT = list(LAWS)[1], list(LAWS)[-2], list(LAWS)[-1]
 OWN = "this SDN"
 
 
-def draw(law: Law, tau: float, sequences: int, steps: int, seed: int) -> tuple[torch.Tensor, ...]:
+def draw(law: Law, tau: float, sequences: int, steps: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Fresh ``(current, mem, spike)``, each ``(sequences, steps)``; not a stream that generate.py ever uses."""
     current = law.draw(np.random.default_rng([seed, *law.tag.encode()]), sequences, steps)
-    return tuple(map(torch.from_numpy, (current, *scan(current, tau))))
+    mem, spike = scan(current, tau)
+    return torch.from_numpy(current), torch.from_numpy(mem), torch.from_numpy(spike)
 
 
 def measure(
     sdn: ReducedSDN, sequences: int = 1000, steps: int = 1024, seed: int = 1
 ) -> Iterator[tuple[str, str, SpikeScore]]:
     """``(law, predictor, score)`` for every law, the network first, then the baselines."""
-    predictors = {OWN: sdn.float(), **baselines(sdn.tau)}
+    predictors: dict[str, Callable[[Tensor], Tensor]] = {OWN: sdn.float(), **baselines(sdn.tau)}
     for name, law in LAWS.items():
         current, mem, spike = draw(law, sdn.tau, sequences, steps, seed)
         for predictor, predict in predictors.items():

@@ -46,7 +46,7 @@ class NeuronData:
 
     @property
     def tau(self) -> float:
-        return self.header["tau"]
+        return float(self.header["tau"])
 
     def fingerprint(self) -> list[int]:
         """Checksums of the three tensors, as the file's directory states them: cheap, and other data have others."""
@@ -66,8 +66,9 @@ def load(path: str | os.PathLike[str], tau: float | None = None) -> NeuronData:
             that are NaN, infinite or not those of the neuron in the header; another tau.
     """
     path = Path(path)
-    content = read_archive(path, "a data set (`python generate.py dataset` makes one)", mmap=True)
-    header = content.get("header") if isinstance(content, dict) else None
+    found = read_archive(path, "a data set (`python generate.py dataset` makes one)", mmap=True)
+    content = found if isinstance(found, dict) else {}
+    header = content.get("header")
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is not a data set of simulated neurons; {_HELP}")
     if header.get("version") != VERSION:
@@ -85,7 +86,9 @@ def load(path: str | os.PathLike[str], tau: float | None = None) -> NeuronData:
         fitted = check_tau(header["tau"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the header of {path} holds no tau; {_HELP}") from error
-    data = NeuronData(*(content[name].contiguous() for name in DTYPES), header, path)
+    data = NeuronData(
+        content["input"].contiguous(), content["mem"].contiguous(), content["spike"].contiguous(), header, path
+    )
     _check_neuron(data)
     if tau is not None and fitted != tau:
         raise UserError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,7 @@ class Fit:
         """What a checkpoint needs to use the network; with the optimizer's state, to go on."""
         return {"model": self.sdn.state_dict(), "epoch": self.epoch, "history": self.history}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from :meth:`state` plus ``optimizer``.
 
         Raises:

@@ -53,8 +53,8 @@ class Law:
     def facts(self) -> dict[str, float | str]:
         """The law by plain names, e.g. ``{"law": "ar1", "mean": 0.0, "std": 1.0, "rho": 0.99}``."""
         parameter = LAWS[self.name][2]
-        own = {parameter: self.extra} if parameter else {}
-        return {"law": self.name, "mean": self.mean, "std": self.std} | own
+        facts: dict[str, float | str] = {"law": self.name, "mean": self.mean, "std": self.std}
+        return facts | ({parameter: self.extra} if parameter else {})
 
     def draw(self, rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
         """``rows`` sequences ``(rows, length)``, float32, contiguous; ``rng`` alone decides their values."""

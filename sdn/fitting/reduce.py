@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..network import SDN, ReducedSDN, _suffix
+from ..typed import TrackingBatchNorm1d
 
 
 def fuse_encoder(encoder: nn.Conv1d, depthwise: nn.Conv1d) -> Tensor:
@@ -23,7 +24,7 @@ def fuse_encoder(encoder: nn.Conv1d, depthwise: nn.Conv1d) -> Tensor:
     return depthwise.weight.double()[:, 0] * encoder.weight.double()[:, 0]
 
 
-def fold_batch_norm(weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+def fold_batch_norm(weight: Tensor, bias: Tensor, norm: TrackingBatchNorm1d) -> tuple[Tensor, Tensor]:
     """Step 2: ``(weight (d, n), bias (d,))`` that do what the convolution and then ``norm`` in evaluation mode do."""
     gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return weight.double() * gain[:, None], (bias.double() - norm.running_mean.double()) * gain + norm.bias.double()

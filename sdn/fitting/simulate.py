@@ -35,7 +35,8 @@ try:
 except ImportError:
     numba = None
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 # Numbers drawn from one random stream; part of the definition of a data set.
 _CHUNK = 2**18
 # Numbers that a GPU scans at once.
@@ -67,8 +68,8 @@ def scan(current: np.ndarray, tau: float, device: str = "cpu") -> tuple[np.ndarr
         _compiled_scan(current, np.float32(tau), mem, spike)
         return mem, spike
     with torch.no_grad():
-        mem, spike, _ = lif_reference(torch.from_numpy(current).to(device), tau)
-        return mem.cpu().numpy(), spike.to(torch.uint8).cpu().numpy()
+        decayed, fired, _ = lif_reference(torch.from_numpy(current).to(device), tau)
+        return decayed.cpu().numpy(), fired.to(torch.uint8).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Recipe:
 
     def header(self) -> dict[str, int | float | str]:
         """The plain facts stored with the tensors."""
-        own = {"format": FORMAT, "version": VERSION, "tau": self.tau, "v_th": 1.0, "reset": "hard", "u_r": 0.0}
+        own: dict[str, int | float | str] = {"format": FORMAT, "version": VERSION, "tau": self.tau, "v_th": 1.0}
+        own |= {"reset": "hard", "u_r": 0.0}
         return own | self.law.facts() | {"name": self.name, "seed": self.seed}
 
     def slices(self, numbers: int) -> list[slice]:
@@ -152,7 +154,7 @@ def write(
             chunks = [(i, rows.stop - rows.start) for i, rows in enumerate(recipe.slices(_CHUNK))]
             with archive.record("input") as out:
                 for drawn in _in_order(pool, 2 * threads, lambda chunk: recipe.draw(*chunk), chunks):
-                    out.write(drawn)
+                    out.write(drawn.data)
                     advance(len(drawn))
             start, spikes = archive.offset("input"), np.empty(shape, np.uint8)
 
@@ -165,10 +167,10 @@ def write(
             blocks = recipe.slices(_CHUNK if device == "cpu" else _DEVICE_BLOCK)
             with archive.record("mem") as out:
                 for rows, mem in _in_order(pool, 2 * threads, simulate, blocks):
-                    out.write(mem)
+                    out.write(mem.data)
                     advance(rows.stop - rows.start)
             with archive.record("spike") as out:
-                out.write(spikes)
+                out.write(spikes.data)
     return np.count_nonzero(spikes) / spikes.size
 
 

@@ -11,8 +11,11 @@ import argparse
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+from torch import Tensor
 
 from ..errors import UserError, door
 from ..files import atomic_path, write_text
@@ -31,14 +34,16 @@ def measure(tau: float, windows: Sequence[int], widths: Sequence[int], steps: in
     current, mem, _ = draw(LAWS[WHITE], tau, sequences, 1024, seed=3)
     rows: list[Row] = []
     for k in windows:
-        for d in (EXACT, *widths):
-            if d == EXACT:
-                predict = lambda x, k=k: truncated(x, tau, k)  # noqa: E731
-            else:
-                predict = refine(construct(tau, d, k), [(current, mem)], steps, batch=10_000)
+        for d in (None, *widths):
+            predict: Callable[[Tensor], Tensor] = (
+                partial(truncated, tau=tau, last=k)
+                if d is None
+                else refine(construct(tau, d, k), [(current, mem)], steps, batch=10_000)
+            )
             for law, test in tests.items():
                 score = evaluate(predict, *test)
-                row = {"law": law, "window": k, "width": d, "wrong_over_true": score.ratio, "mae": score.mae_mean}
+                row: Row = {"law": law, "window": k, "width": EXACT if d is None else d}
+                row |= {"wrong_over_true": score.ratio, "mae": score.mae_mean}
                 rows.append(row)
                 print(*(f"{key} {value}" for key, value in row.items()), flush=True)
     return rows

@@ -43,6 +43,9 @@ class ALIF(Neuron):
     """
 
     binary = any_layout = True
+    logit_tau: nn.Parameter
+    logit_rho: nn.Parameter
+    raw_beta: nn.Parameter
 
     def __init__(
         self,
@@ -108,5 +111,6 @@ class ALIF(Neuron):
         if loops.ready(current, v_th, *constants):
             from . import alif_kernels
 
-            return loops.run(alif_kernels, self, current, state, v_th, constants)
+            s, (u, a) = loops.run(alif_kernels, self, current, state, v_th, constants)
+            return s, (u, a)
         return self._over_time(current, state, v_th, lambda x, state: self._advance(x, state, *constants))

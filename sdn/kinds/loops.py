@@ -31,7 +31,7 @@ SEAM = 64
 """Steps between two states that are kept: what a loop backwards computes again at once, within the first cache."""
 
 
-def ready(current: Tensor, *others: Tensor) -> bool:
+def ready(current: Tensor, *others: Tensor | None) -> bool:
     """Whether compiled loops can take ``current (B, H, L)``: on a CPU with numba, nothing traced or transformed."""
     if current.device.type != "cpu" or not current.numel() or kernels.chosen() not in ("auto", "cpu"):
         return False
@@ -57,7 +57,7 @@ def run(
     neuron.check_current(current)
     x = neuron.scaled(current, v_th)
     if state is None:
-        state = neuron.initial_state(*current.shape[:2], dtype=x.dtype)
+        state = neuron.initial_state(current.shape[0], current.shape[1], dtype=x.dtype)
     real = functools.reduce(torch.promote_types, [other.dtype for other in (*parameters, *state)], x.dtype)
     stacked = torch.stack([p.to(real) for p in parameters])
     start = torch.stack([v.detach().to(real) for v in state])

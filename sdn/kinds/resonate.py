@@ -83,7 +83,8 @@ class ResonateAndFire(Neuron):
         self, batch: int, channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> State:
         """``(Re z, Im z, q)``, each ``(B, H)``."""
-        return tuple(torch.zeros(batch, channels, device=device, dtype=dtype) for _ in range(3))
+        zeros = torch.zeros(batch, channels, device=device, dtype=dtype)
+        return zeros, zeros.clone(), zeros.clone()
 
     def pole(self) -> tuple[Tensor, Tensor]:
         """a = 1 + d (p - b + i omega) at q = 0, its real and imaginary part, ``(H,)``: z_t = a z_{t-1} + d I_t."""
@@ -106,7 +107,8 @@ class ResonateAndFire(Neuron):
             from . import resonate_kernels
 
             numbers = self.step_size, self.gamma, self.refractory
-            return loops.run(resonate_kernels, self, current, state, v_th, pole, numbers)
+            s, (u, v, q) = loops.run(resonate_kernels, self, current, state, v_th, pole, numbers)
+            return s, (u, v, q)
         return self._over_time(current, state, v_th, lambda x, state: self._advance(x, state, *pole))
 
     def forward(self, current: Tensor, v_th: Tensor | None = None) -> Tensor:

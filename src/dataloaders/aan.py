@@ -85,7 +85,8 @@ class AAN(TokenData):
         )
 
     def verify(self) -> None:
-        """Compare the number of pairs with the published one."""
+        """Also compare the number of pairs with the published one."""
+        super().verify()
         found = {split: len(getattr(self, split)) for split in _SIZES}
         check_sizes("AAN", self.data_dir, found, _SIZES)
 

@@ -40,6 +40,10 @@ class Audio(Family):
     """
 
     _name_ = "audio"
+    one_target = (
+        "dataset=audio has one label, or number, a clip; for one a step keep sound and labels as arrays or tables: "
+        "pipeline=arrays, pipeline=table"
+    )
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sdn.errors import UserError, reason
+from src.dataloaders.contents import Contents, of_splits
+from src.dataloaders.files import MissingError
 from src.dataloaders.loading import Loader, LoaderOptions, Shard, make_loader
 from src.dataloaders.sets import Batch, RaggedSet, TensorSet, collate_ragged, collate_tokens
 from src.dataloaders.splits import random_split, stratified_split
@@ -71,6 +73,9 @@ class SequenceData:
     sampling_step: float | None = None
     """Seconds between two steps, None where steps are not in time."""
 
+    contents: Contents | None = None
+    """What the data consist of (:mod:`src.dataloaders.contents`), once they are open."""
+
     train: Dataset
     val: Dataset
     test: Dataset
@@ -114,11 +119,23 @@ class SequenceData:
         return {split: (getattr(self, split), self.collate)}
 
     def verify(self) -> None:
-        """Compare what is on disk with its checksums or its source, after :meth:`prepare`, where there is such a thing.
+        """Make every cache again from its source and compare, and packed files with their checksums.
+
+        Override to check more, such as the published number of samples.
 
         Raises:
             UserError: something differs.
         """
+        from src.dataloaders.cache import comparing
+
+        with comparing():
+            self.prepare()
+            self.setup()
+
+    def checksums(self) -> Contents:
+        """Names and checksums of data that no cache has noted, by default of splits in memory; a run that goes on from
+        a checkpoint refuses others than its own."""
+        return of_splits(self)
 
     def facts(self) -> dict[str, Any]:
         """What the user of a trained network must know of its inputs and outputs, as plain data: whichever is known of
@@ -153,9 +170,9 @@ class SequenceData:
         }
 
 
-def missing(what: str, where: Path, how: str) -> UserError:
+def missing(what: str, where: Path, how: str) -> MissingError:
     """The error for absent data: what is missing, where it was looked for and how to get it."""
-    return UserError(f"{what} not found in {where}; {how}")
+    return MissingError(f"{what} not found in {where}; {how}")
 
 
 def check_sizes(what: str, where: Path, found: Mapping[str, int], official: Mapping[str, int]) -> None:

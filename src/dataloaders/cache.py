@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sdn.checksum import KEY, load_tensors, save_tensors
+from sdn.checksum import KEY, checksum, load_tensors, save_tensors
 from sdn.errors import UserError
+from src.dataloaders.contents import note
+from src.dataloaders.files import MissingError
 from src.paths import cache_root
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ def cached_tensors(
     name: str,
     settings: Mapping[str, Any],
     build: Callable[[], Mapping[str, Tensor]],
-    meta: Mapping[str, Any] | None = None,
+    derived: bool = False,
 ) -> dict[str, Tensor]:
     """The tensors ``build()`` returns, read from the cache if the same ``settings`` were built before.
 
@@ -58,30 +61,81 @@ def cached_tensors(
     and raise it when the meaning of the tensors changes. Several processes may call this at once: one builds, the
     others wait. A damaged file, or one that was changed (:mod:`sdn.checksum`), is built again with a warning.
     Loading maps the file into memory.
+
+    Args:
+        derived: the tensors follow from other caches, such as a mean, and differ by rounding between machines.
     """
     path = cache_root() / f"{name}-{fingerprint(settings)}.safetensors"
-    if (tensors := _read(path)) is not None:
-        return tensors
-    with locked(path.with_suffix(".lock")):
-        if (tensors := _read(path)) is None:
-            log.info("preparing %s once, into %s", name, path)
-            header = {"settings": json.dumps(settings, sort_keys=True, default=str)}
-            header |= {key: json.dumps(value) for key, value in (meta or {}).items()}
-            save_tensors(path, build(), header)
-            tensors = _read(path)
+    if (tensors := _read(path)) is None:
+        with locked(path.with_suffix(".lock")):
+            if (tensors := _read(path)) is None:
+                log.info("preparing %s once, into %s", name, path)
+                save_tensors(path, build(), {})
+                tensors = _read(path)
     if tensors is None:
         raise UserError(f"{path} cannot be read again after it was written; is its disk in order?")
+    if _compared is not None and path not in _compared:
+        _compared.add(path)
+        _compare(path, tensors, build, derived)
+    if not derived:
+        note(name, _content[path], path)
     return tensors
+
+
+_compared: set[Path] | None = None
+"""Files compared with their sources already; None where nothing is to be compared."""
+
+
+@contextlib.contextmanager
+def comparing() -> Iterator[None]:
+    """While the block runs every cache that is read is made again from its source and compared.
+
+    Raises:
+        UserError: one differs.
+    """
+    global _compared
+    before, _compared = _compared, set()
+    try:
+        yield
+    finally:
+        _compared = before
+
+
+def compares() -> bool:
+    """Whether caches are to be compared with their sources now."""
+    return _compared is not None
+
+
+def to_be_compared(path: Path) -> bool:
+    """Whether ``path``, which is no cache of tensors, is to be compared with its source now; asked once."""
+    if _compared is None or path in _compared:
+        return False
+    _compared.add(path)
+    return True
+
+
+def _compare(path: Path, tensors: Mapping[str, Tensor], build: Callable[[], Mapping[str, Tensor]], near: bool) -> None:
+    try:
+        fresh = build()
+    except MissingError as error:
+        log.warning("%s is what was written, but cannot be compared with its source: %s", path, error)
+        return
+    for name in sorted({*fresh, *tensors}):
+        if name not in fresh or name not in tensors or not _same(fresh[name], tensors[name], near):
+            raise UserError(f"{name} in {path} is not what its source gives; delete that file and prepare again")
+
+
+def _same(a: Tensor, b: Tensor, near: bool) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.allclose(a, b, rtol=1e-4, equal_nan=True) if near else torch.equal(a, b)
 
 
 _opened: dict[Path, str] = {}
 """Cache files read by this process -> their checksum, "" where there is none; :data:`_REBUILT` once one was damaged."""
+_content: dict[Path, str] = {}
+"""Of the tensors alone."""
 _REBUILT = "rebuilt"
-
-
-def opened() -> dict[str, str]:
-    """Names and checksums of the cache files that this process has read: what a run consists of, for its checkpoint."""
-    return {path.name: value for path, value in sorted(_opened.items())}
 
 
 def forget() -> None:
@@ -119,4 +173,6 @@ def _read(path: Path) -> dict[str, Tensor] | None:
         return None
     if _opened.get(path) != _REBUILT:
         _opened[path] = header.get(KEY, "")
+    # a header of its checksum alone has no part in it; older files kept their settings there too
+    _content[path] = header[KEY] if set(header) == {KEY} else checksum(tensors)
     return tensors

@@ -10,6 +10,7 @@ import torch
 
 from sdn.errors import UserError
 from src.dataloaders.base import SequenceData
+from src.dataloaders.contents import watched
 from src.dataloaders.preview import fetch
 from src.registry import build
 
@@ -23,8 +24,10 @@ def open_data(config: Mapping[str, Any]) -> SequenceData:
         UserError: see :func:`src.registry.build`; the data are missing or cannot be, or the class breaks its word.
     """
     data = build("dataset", config)
-    data.prepare()
-    data.setup()
+    with watched() as seen:
+        data.prepare()
+        data.setup()
+    data.contents = seen or data.checksums()
     if not type(data).__module__.startswith("src."):
         check_family(data)
     return data

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import zipfile
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdn.checksum import checksum
 from sdn.errors import UserError
 from sdn.files import atomic_path
+from src.dataloaders.contents import first_changed, sha256
 
 FRAMES, FRAME_US, SIDE = 68, 25_000, 128
 _FRAME_SHAPE = (2, SIDE, SIDE)
@@ -38,22 +42,45 @@ class EventFile:
             with np.load(path.with_suffix(".npz")) as index:
                 self.label, self.user, self.recording, self.frames = (index[name] for name in self._COLUMNS)
                 self._ends = index["ends"]
-        except (OSError, ValueError, KeyError) as error:
+                expected = str(index["sha256"]) if "sha256" in index.files else ""  # older files have none
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise self._damaged(f"its index cannot be read ({error})") from error
         if not path.is_file() or path.stat().st_size != 4 * int(self._ends[-1]):
             raise self._damaged("it is missing or cut short")
+        if expected and first_changed({path: expected}, path.with_suffix(".seen.json")):
+            raise self._damaged("it was changed after it was written")
         self._map: np.ndarray | None = None
+        columns = {name: torch.from_numpy(getattr(self, name)) for name in self._COLUMNS}
+        self.content = checksum(columns | {"ends": torch.from_numpy(self._ends)}, {"cells": expected})
+        """A checksum of all slices."""
 
     def __len__(self) -> int:
         return len(self.label)
 
-    def counts(self, index: int) -> Tensor:
-        """Frames (68, 2, 128, 128) float of one slice: how many events fell on each cell."""
+    def cells(self, index: int) -> np.ndarray:
+        """Cell numbers (events,) of one slice."""
         if self._map is None:
             self._map = np.memmap(self.path, np.uint32, mode="r")
         start = int(self._ends[index - 1]) if index else 0
-        cells = self._map[start : int(self._ends[index])].astype(np.int64)
-        counts = np.bincount(cells, minlength=FRAMES * _CELLS)
+        return self._map[start : int(self._ends[index])]
+
+    def compare(self, slices: Iterator[tuple[np.ndarray, tuple[int, int, int, int]]]) -> None:
+        """Compare every slice with ``slices``, as given to :meth:`write`.
+
+        Raises:
+            UserError: one differs.
+        """
+        number = -1
+        for number, (cells, row) in enumerate(slices):
+            mine = tuple(int(getattr(self, name)[number]) for name in self._COLUMNS) if number < len(self) else ()
+            if mine != tuple(map(int, row)) or not np.array_equal(self.cells(number), cells.astype(np.uint32)):
+                raise self._damaged(f"slice {number} is not what its recording gives")
+        if number + 1 != len(self):
+            raise self._damaged(f"it holds {len(self)} slices, its recordings {number + 1}")
+
+    def counts(self, index: int) -> Tensor:
+        """Frames (68, 2, 128, 128) float of one slice: how many events fell on each cell."""
+        counts = np.bincount(self.cells(index).astype(np.int64), minlength=FRAMES * _CELLS)
         return torch.from_numpy(counts.astype(np.float32)).reshape(FRAMES, *_FRAME_SHAPE)
 
     @staticmethod
@@ -72,7 +99,7 @@ class EventFile:
                 sizes.append(len(cells))
         columns = dict(zip(cls._COLUMNS, np.array(rows, np.int64).T, strict=True))
         with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-            np.savez(file, ends=np.cumsum(sizes), **columns)
+            np.savez(file, ends=np.cumsum(sizes), sha256=np.array(sha256(path)), **columns)
 
     def _damaged(self, what: str) -> UserError:
         return UserError(f"the cached slices {self.path} are damaged: {what}; delete {self.path.stem}.* there")

@@ -156,12 +156,6 @@ class Family(SequenceData):
         """Pad to the longest of the batch where sequences have many lengths."""
         return (*batch, {}) if isinstance(batch, tuple) else collate_ragged(batch)
 
-    def verify(self) -> None:
-        """Read the files again and compare with the cache."""
-        fresh, cached = self._pack(self.read()), self._tensors()
-        if set(fresh) != set(cached) or any(not torch.equal(fresh[name], cached[name]) for name in fresh):
-            raise UserError(f"the cache of {self.path} is not what its files hold; delete it and prepare again")
-
     def _take(self, about: dict[str, Any], y: Tensor) -> None:
         if self.targets == "classes":
             self.class_names = tuple(about["classes"])
@@ -180,7 +174,7 @@ class Family(SequenceData):
             mean, deviation = mean_and_deviation(flat, ends, train)
             return {"mean": mean, "deviation": deviation}
 
-        found = cached_tensors(f"{self._name_}-statistics", key, measure)
+        found = cached_tensors(f"{self._name_}-statistics", key, measure, derived=True)
         return found["mean"].float(), (1 / torch.where(found["deviation"] > 0, found["deviation"], 1.0)).float()
 
     def _key(self) -> dict[str, Any]:

@@ -9,6 +9,10 @@ from sdn.errors import UserError
 from src.paths import resolve
 
 
+class MissingError(UserError):
+    """The data are not there."""
+
+
 def existing(path: object) -> Path:
     """A file or folder that the user named by ``dataset.path``.
 

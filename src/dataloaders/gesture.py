@@ -27,7 +27,8 @@ from tqdm import tqdm
 from sdn.errors import UserError
 from src.dataloaders import warp
 from src.dataloaders.base import Batch, SequenceData
-from src.dataloaders.cache import fingerprint, locked, source_stamp
+from src.dataloaders.cache import fingerprint, locked, source_stamp, to_be_compared
+from src.dataloaders.contents import note
 from src.dataloaders.events import FRAME_US, FRAMES, SIDE, EventFile, cut
 from src.paths import cache_root, data_root, resolve
 
@@ -130,7 +131,11 @@ class Gesture(SequenceData):
             with locked(path.with_suffix(".lock")):
                 if not EventFile.exists(path):
                     EventFile.write(path, _slices(self.data_dir, train))
-        return EventFile(path)
+        events = EventFile(path)
+        if to_be_compared(path):
+            events.compare(_slices(self.data_dir, train))
+        note(f"gesture-{part}", events.content, path)
+        return events
 
 
 class SliceSet(Dataset):

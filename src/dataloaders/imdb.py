@@ -68,7 +68,8 @@ class IMDB(TokenData):
             self.train, self.val = (Subset(full, part.tolist()) for part in parts)
 
     def verify(self) -> None:
-        """Compare the number of reviews with the published one."""
+        """Also compare the number of reviews with the published one."""
+        super().verify()
         train = len(self.train) + (len(self.val) if self.val_split else 0)
         check_sizes("IMDb", self.data_dir, {"train": train, "test": len(self.test)}, {"train": 25_000, "test": 25_000})
 

@@ -25,7 +25,6 @@ from src.dataloaders.cache import cached_tensors, source_stamp
 from src.dataloaders.listops_generator import CLOSE, SYMBOLS, Expressions, ListOpsSettings, generate
 from src.dataloaders.tokens import TokenData
 from src.dataloaders.vocab import BOS, EOS, UNK, Vocab, specials
-from src.paths import cache_root
 
 log = logging.getLogger(__name__)
 
@@ -87,16 +86,6 @@ class ListOps(TokenData):
         self.train, self.val, self.test = (
             RaggedSet(*(tensors[f"{split}_{part}"] for part in ("flat", "ends", "value"))) for split in _SPLITS
         )
-
-    def verify(self) -> None:
-        """Read or generate the expressions again and compare every token and value with the cache."""
-        cached, again = self._tensors(), self._encode(self._choose_source()[0]())
-        for name, values in again.items():
-            if not torch.equal(cached[name], values):
-                raise UserError(
-                    f"{name} in ListOps' cache is not what its source gives; delete {self._name_}-*.safetensors in "
-                    f"{cache_root()} and prepare it again"
-                )
 
     def _tensors(self) -> dict[str, Tensor]:
         build, source = self._choose_source()

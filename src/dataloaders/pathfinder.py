@@ -107,25 +107,6 @@ class Pathfinder(SequenceData):
         parts = random_split(n, (n - n_val - n_test, n_val, n_test), self.seed)
         self.train, self.val, self.test = (ShardSet(shards, rows, y[rows], self._to_sequence) for rows in parts)
 
-    def verify(self) -> None:
-        """Compare the packed files with their checksums and, if generated, some images with the generator."""
-        shards = Shards(self._build())
-        shards.verify()
-        if "generator" in shards.settings:
-            labels = generator.labels(self.generator_seed, 0, len(shards))
-            if not np.array_equal(labels, shards.columns["label"]):
-                raise UserError(
-                    f"the labels in {shards.folder} are not those of the generator; delete that folder and prepare "
-                    "it again"
-                )
-            for index in np.linspace(0, len(shards) - 1, min(len(shards), 32)).astype(int).tolist():
-                again = generator.images(self.settings, self.generator_seed, index, index + 1)
-                if not np.array_equal(again, shards.rows([index])):
-                    raise UserError(
-                        f"image {index} in {shards.folder} is not what the generator makes of its settings; "
-                        f"delete that folder and prepare it again"
-                    )
-
     def _to_sequence(self, pixels: Tensor) -> Tensor:
         """(B, resolution, resolution) uint8 -> (B, L, 1) float."""
         x = pixels.flatten(1).unsqueeze(-1).float() / 255

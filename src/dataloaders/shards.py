@@ -5,14 +5,17 @@ A folder holds
 - ``rows-00000.npy``, ``rows-00001.npy``, ...: ``per_shard`` rows each (fewer in the last), plain NumPy files;
 - ``columns.npz``: what belongs to each row, such as its class, as arrays of length n;
 - ``manifest.json``: settings, n, row shape, dtype, rows per file and the SHA-256 of every file. It is written last:
-  a folder without it is unfinished, and building again keeps the files that are there.
+  a folder without it is unfinished, and building again keeps the files that are there;
+- ``seen.json``: size and time of each file when its SHA-256 was last compared. Opening compares those that changed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -26,12 +29,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from sdn.checksum import checksum
 from sdn.errors import UserError
 from sdn.files import atomic_path, write_text
 
-from .cache import locked
+from .cache import compares, locked, to_be_compared
+from .contents import first_changed, note, sha256
 
 MANIFEST = "manifest.json"
+SEEN = "seen.json"
+_COMPARED = 32
+"""Rows that are made again to be compared."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +75,18 @@ def build(
 ) -> None:
     """Fill ``folder`` with ``make(start, stop)`` for every shard that is not there yet, and with ``columns()``.
 
-    Returns at once if the folder is complete.
+    Returns at once if the folder is complete; within :func:`src.dataloaders.cache.comparing` it is compared with its
+    checksums, its ``columns()`` and some of its rows first.
 
     ``make`` runs in ``workers`` threads (compiled code that lets go of the interpreter), with one worker in order of
     rows. Several processes may call this at once: one builds, the others wait.
 
     Raises:
-        UserError: the disk has too little room.
+        UserError: the disk has too little room, or what was compared differs.
     """
     if (folder / MANIFEST).is_file():
+        if to_be_compared(folder):
+            _compare(Shards(folder), make, columns())
         return
     with locked(folder.with_name(folder.name + ".lock")):
         if (folder / MANIFEST).is_file():
@@ -93,7 +104,7 @@ def build(
             "shape": list(layout.shape),
             "dtype": layout.dtype,
             "per_shard": layout.per_shard,
-            "sha256": {file.name: _sha256(file) for file in files},
+            "sha256": {file.name: sha256(file) for file in files},
         }
         write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
@@ -149,16 +160,21 @@ def _require_room(folder: Path, layout: Layout, shards: int) -> None:
         )
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(handle)
+def complete(folder: Path) -> bool:
+    """Whether ``folder`` is finished and :func:`build` would have nothing to do or to compare."""
+    return (folder / MANIFEST).is_file() and not compares()
 
 
-def _digest(handle: Any) -> str:
-    digest = hashlib.sha256()
-    while block := handle.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+def _compare(shards: Shards, make: Callable[[int, int], np.ndarray], columns: Mapping[str, np.ndarray]) -> None:
+    """Every file with its checksum, the columns and some rows with their source."""
+    shards.verify()
+    for name in {*columns, *shards.columns}:
+        if name not in columns or not np.array_equal(columns[name], shards.columns.get(name)):
+            raise shards.damaged(f"its {name} is not what its source gives")
+    n = len(shards)
+    for index in sorted({*np.linspace(0, n - 1, min(n, _COMPARED)).astype(int).tolist()}):
+        if not np.array_equal(make(index, index + 1), shards.rows([index])):
+            raise shards.damaged(f"row {index} is not what its source gives")
 
 
 class Shards:
@@ -168,7 +184,7 @@ class Shards:
         layout: :class:`Layout`. ``columns``: the per-row arrays. ``settings``: what the folder was built with.
 
     Raises:
-        UserError: the folder is unfinished or its manifest cannot be read.
+        UserError: the folder is unfinished, its manifest cannot be read, or a file is not what was written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -180,12 +196,22 @@ class Shards:
             self.sha256: dict[str, str] = manifest["sha256"]
             with np.load(folder / "columns.npz") as columns:
                 self.columns = {name: columns[name] for name in columns.files}
-        except (OSError, ValueError, KeyError) as error:
-            raise self._damaged(f"its manifest or columns cannot be read ({error})") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            raise self.damaged(f"its manifest or columns cannot be read ({error})") from error
         self._maps: dict[int, np.ndarray] = {}
+        files = {folder / name: value for name, value in self.sha256.items()}
+        if (bad := first_changed(files, folder / SEEN)) is not None:
+            raise self.damaged(f"{bad.name} is missing or was changed after it was written")
+        note(re.sub("-[0-9a-f]{12}$", "", folder.name), self._content(), folder)
 
     def __len__(self) -> int:
         return self.layout.n
+
+    def _content(self) -> str:
+        """A checksum of rows and columns, whatever they were made by."""
+        rows = [value for name, value in sorted(self.sha256.items()) if name.endswith(".npy")]
+        columns = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in self.columns.items()}
+        return checksum(columns, {"rows": " ".join(rows)})
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Copies of the rows ``indices`` (k, *shape), in the order asked for."""
@@ -200,7 +226,7 @@ class Shards:
     def _map(self, shard: int) -> np.ndarray:
         if shard not in self._maps:
             if not _finished(self.folder, self.layout, shard):
-                raise self._damaged(f"{_shard_path(self.folder, shard).name} is missing or cut short")
+                raise self.damaged(f"{_shard_path(self.folder, shard).name} is missing or cut short")
             self._maps[shard] = np.load(_shard_path(self.folder, shard), mmap_mode="r")
         return self._maps[shard]
 
@@ -212,10 +238,10 @@ class Shards:
         """
         for name, expected in tqdm(self.sha256.items(), desc="verify", unit="file"):
             file = self.folder / name
-            if not file.is_file() or _sha256(file) != expected:
-                raise self._damaged(f"{name} is missing or was changed after it was written")
+            if not file.is_file() or sha256(file) != expected:
+                raise self.damaged(f"{name} is missing or was changed after it was written")
 
-    def _damaged(self, what: str) -> UserError:
+    def damaged(self, what: str) -> UserError:
         return UserError(
             f"the packed data in {self.folder} is damaged: {what}; delete that folder and prepare it again"
         )

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from sdn.errors import UserError
 from src.dataloaders.base import Batch, Collate, SequenceData
 from src.dataloaders.cache import cached_tensors, fingerprint
-from src.dataloaders.shards import Layout, Shards, ShardSet, build
+from src.dataloaders.shards import Layout, Shards, ShardSet, build, complete
 from src.dataloaders.speech_release import CLASSES, LENGTH, columns_of, find
 from src.paths import cache_root, data_root, resolve
 
@@ -91,10 +91,6 @@ class SpeechCommands(SequenceData):
             y = torch.from_numpy(label[rows])
             setattr(self, name, ShardSet(shards, torch.from_numpy(rows), y, self._to_sequence))
 
-    def verify(self) -> None:
-        """Compare the packed files with their checksums."""
-        Shards(self._build()).verify()
-
     def views(self, split: str) -> dict[str, tuple[Dataset, Collate]]:
         """``split`` at every rate of ``eval_rates``: ``val``, ``val/2``, ..."""
         return {
@@ -127,14 +123,14 @@ class SpeechCommands(SequenceData):
             values = {"mean": mean, "std": np.sqrt(variance.clip(0)), "rms": np.sqrt(squares.mean() / len(rows))}
             return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
 
-        return cached_tensors("sc-statistics", {"version": 1, "of": shards.folder.name}, measure)
+        return cached_tensors("sc-statistics", {"version": 1, "of": shards.folder.name}, measure, derived=True)
 
     def _build(self) -> Path:
         """The folder of the packed sound, built if need be."""
         stamp, open_source, any_order = find(self.data_dir)
         settings = {"version": 1, "source": stamp}
         folder = cache_root() / f"sc-{fingerprint(settings)}"
-        if not (folder / "manifest.json").is_file():
+        if not complete(folder):
             source = open_source()
             columns = columns_of(source.clips, source.lists, self.data_dir)
             layout = Layout(len(source.clips), (LENGTH,), "int16", _PER_SHARD)

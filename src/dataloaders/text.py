@@ -35,6 +35,10 @@ class Text(Family):
     """
 
     _name_ = "text"
+    one_target = (
+        "dataset=text has one label, or number, a text; for one a token keep token ids and labels as arrays: "
+        "pipeline=arrays encoder=embedding"
+    )
 
     def __init__(
         self,

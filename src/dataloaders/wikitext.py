@@ -66,7 +66,8 @@ class WikiText(TextStream):
         self.version, self.l_max = version, l_max
 
     def verify(self) -> None:
-        """Compare the number of words with the published one."""
+        """Also compare the number of words with the published one."""
+        super().verify()
         found = {split: len(getattr(self, split).tokens) for split in ("train", "val", "test")}
         folder = next((folder for folder in self.folders if folder.is_dir()), self.folders[0])
         check_sizes(self.version, folder, found, _WORDS[self.version])

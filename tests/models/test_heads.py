@@ -86,7 +86,7 @@ def test_jitter_moves_the_windows_in_training_and_loses_no_sample():
     torch.testing.assert_close(encoder.eval()(x)[0], shifted[0], rtol=0, atol=1e-12)
 
 
-def test_a_network_of_windows_is_saved_and_ignores_padding_and_refuses_to_stream(tmp_path):
+def test_a_network_of_windows_is_saved_and_ignores_padding_and_exports_no_step(tmp_path):
     torch.manual_seed(0)
     layer = {"neuron": "sltt", "d_state": 8, "bidirectional": True}
     model = {"d_model": 8, "n_layers": 1, "prenorm": True, "norm": "batch", "mask_padding": True, "layer": layer}
@@ -99,9 +99,34 @@ def test_a_network_of_windows_is_saved_and_ignores_padding_and_refuses_to_stream
     for row, n, found in zip(x, lengths, logits, strict=True):
         alone = network(row[None, :n], n[None])[0]
         torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
-    for stream in (network.initial_state, lambda: StepGraph(network)):
-        with pytest.raises(UserError, match="windows"):
-            stream()
+    with pytest.raises(UserError, match="bidirectional"):
+        network.initial_state()
+    with pytest.raises(UserError, match="windows"):
+        StepGraph(network)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pool"), [(4, 4, False), (7, 4, True), (2, 3, True), (5, 1, False)])
+@pytest.mark.parametrize("tokens", [True, False])
+def test_a_stream_of_windows_answers_as_the_parallel_run_after_every_stride(kernel, stride, pool, tokens):
+    torch.manual_seed(kernel)
+    layer = {"neuron": "sltt", "d_state": 8}
+    model = {"d_model": 8, "n_layers": 2, "prenorm": True, "norm": "batch", "layer": layer}
+    reads = {"n_tokens": 9, "d_embed": 4} if tokens else {"d_input": 2}
+    encoder = {"kind": "conv", "kernel": kernel, "stride": stride, "pool": pool, "activation": "gelu", **reads}
+    decoder = {"kind": "sequence", "d_output": 3}
+    network = Network({"model": model, "encoder": encoder, "decoder": decoder}).eval().double()
+    x = torch.randint(9, (2, 25)) if tokens else torch.randn(2, 25, 2, dtype=torch.float64)
+    state, before = network.initial_state(2), torch.zeros(2, 3, dtype=torch.float64)
+    for t in range(1, 26):
+        answer, state = network.step(x[:, t - 1], state)
+        if t % stride == 0:
+            before = network(x[:, :t])
+        torch.testing.assert_close(answer, before, rtol=0, atol=1e-10)
+    if not tokens:
+        with pytest.raises(UserError, match="NaN"):
+            network.step(x[:, 0] * float("nan"), state)
+    with pytest.raises(UserError, match="streams"):
+        network.step(x[:1, 0], state)
 
 
 WRONG = [{"stride": 9}, {"stride": 0}, {"d_embed": 0}, {"dropout": 1.0}, {"d_input": 2}, {"activation": "sine"}]

@@ -40,6 +40,13 @@ def test_parameter_groups_of_the_experiments(name):
     assert tuple(counts) == want
 
 
+@pytest.mark.parametrize("trainable_B", [False, True])
+def test_the_kernel_has_the_learning_rate_it_is_given(trainable_B):
+    layer = SS4D(4, 8, neuron="sltt", lr=0.02, trainable_B=trainable_B)
+    rates = {said["lr"] for said in layer.kernel.optim_options().values()}
+    assert rates - {None} == {0.02}
+
+
 def test_an_sdn_adds_no_parameter(random_sdn):
     layer = SS4D(8, neuron="sltt")
     before = sum(p.numel() for p in layer.parameters())

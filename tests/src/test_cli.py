@@ -48,6 +48,7 @@ SMALL = (
         ("experiment=mnist", r"there is no experiment 'mnist'; did you mean 'spikingssm/mnist'\?"),
         ("experiment=spikingssm/cifra", r"did you mean 'spikingssm/cifar'\?"),
         ("scheduler=cosin_warmup", r"there is no scheduler 'cosin_warmup'; did you mean 'cosine_warmup'\?"),
+        ("dataset.path=my.npz", r"dataset.path is no key of what was chosen; it is one of dataset=arrays or audio"),
         ("dataset._name_=digit", r"unknown dataset 'digit'; did you mean 'digits'\?"),
         ("loader.batch_size=9999", r"do not fill one batch of 9999"),
         ("trainer.precision=12", r"trainer: "),

@@ -12,7 +12,8 @@ import yaml
 
 from models.spike.ss4d import SS4D
 from models.spike.ssm import NEURON_OPTIONS
-from src.config import CONFIGS, compose
+from sdn.errors import UserError
+from src.config import CONFIGS, compose, without_other_experiment
 from src.registry import REGISTRY, lookup
 
 STORED = json.loads((Path(__file__).parent / "compositions.json").read_text(encoding="utf-8"))
@@ -27,6 +28,7 @@ ADDED: dict[str, Any] = {
     "callbacks.best.save_top_k": 1,
     "callbacks.last.every_n_minutes": 10,
     "train.overwrite": False,
+    "train.accept_changed_data": False,
     "model.layer.surrogate": "triangle",
     "model.layer.width": None,
 }
@@ -74,6 +76,56 @@ def test_composes_to_the_stored_configuration(name: str):
 def test_no_experiment_is_forgotten():
     files = {path.stem for path in (CONFIGS / "experiment/spikingssm").glob("*.yaml")}
     assert {name.partition(" ")[0] for name in STORED["own"]} <= files
+
+
+EXPERIMENTS = sorted({name.partition(" ")[0] for name in STORED["own"]})
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("scheduler", ["plateau", "multistep"])
+def test_every_experiment_takes_another_scheduler(experiment: str, scheduler: str):
+    """What the experiment says of its own schedule is left out, its other values stay."""
+    found = flat(compose(f"experiment=spikingssm/{experiment}", f"scheduler={scheduler}"))
+    shipped = yaml.safe_load((CONFIGS / f"scheduler/{scheduler}.yaml").read_text(encoding="utf-8"))
+    expected = {**STORED["common"], **STORED["own"][experiment], **CHANGED.get(experiment, {})}
+    assert {key: value for key, value in found.items() if key.startswith("scheduler.")} == flat(shipped, "scheduler")
+    assert {key: found[key] for key in expected if not key.startswith("scheduler.")} == {
+        key: value for key, value in expected.items() if not key.startswith("scheduler.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["scheduler=plateau", "scheduler.warmup=3"], "unknown key scheduler.warmup"),
+        (["scheduler=plateau", "+scheduler.patienc=3"], r"unknown key scheduler.patienc; did you mean 'patience'\?"),
+        (["scheduler=plateau", "+scheduler.gamma=0.1"], "unknown key scheduler.gamma"),
+        (["+scheduler.gamma=0.1"], "unknown key scheduler.gamma"),
+    ],
+)
+def test_a_schedulers_key_that_was_typed_is_refused(words: list[str], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        compose("experiment=spikingssm/mnist", *words)
+
+
+@pytest.mark.parametrize("name", ["mnist", "wt2", "qtdb"])
+def test_a_data_set_alone_is_its_pipeline(name: str):
+    assert compose(f"dataset={name}") == compose(f"pipeline={name}")
+    assert compose(f"dataset={name}", "experiment=spikingssm/digits")["model"]["layer"]["dt_max"] == 0.5
+
+
+def test_the_default_data_set_keeps_its_experiment():
+    assert compose("dataset=digits") == compose()
+    assert without_other_experiment(["-m", "dataset=mnist,cifar"]) == ["-m", "pipeline=mnist,cifar", "experiment=none"]
+    judging = ["train.mode=test", "train.ckpt=last.ckpt", "dataset=mnist"]
+    assert without_other_experiment(judging) == judging
+
+
+@pytest.mark.parametrize("name", ["audio", "text"])
+@pytest.mark.parametrize("words", [["task=per_step", "decoder=per_step"], ["task=regression", "decoder=per_step"]])
+def test_families_with_one_target_a_sequence_say_so(name: str, words: list[str]):
+    with pytest.raises(UserError, match=f"dataset={name} has one label, or number, a .*pipeline=arrays"):
+        compose(f"pipeline={name}", "dataset.path=folder", *words)
 
 
 def parameters(target: Any, *leave_out: str) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,14 +33,16 @@ def figures(run: Path) -> dict:
 
 
 @pytest.mark.parametrize("mode", ["test", "validate"])
-def test_a_checkpoint_is_judged_as_it_was_trained(run_in: Run, tmp_path: Path, trained: Path, mode: str):
+def test_a_checkpoint_is_judged_as_it_was_trained(
+    run_in: Run, tmp_path: Path, trained: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+):
     import src.train
     from src.config import compose
 
     found = {}
     for name, words in (("bare", []), ("other", ["model.layer.tau=0.1"])):
         (tmp_path / name).mkdir()
-        os.chdir(tmp_path / name)  # nothing is repeated: not even the width of the model
+        monkeypatch.chdir(tmp_path / name)  # nothing is repeated: not even the width of the model
         found[name] = src.train.run(compose(f"train.mode={mode}", f"train.ckpt={trained}", *words))
     key = "test/loss" if mode == "test" else "val/loss"
     expected = figures(trained.parents[1])

@@ -22,6 +22,7 @@ RUNS: dict[str, tuple[list[str], int, int]] = {
     "swa fraction": ([SWA % 0.5, "trainer.max_epochs=4", "scheduler=multistep", "scheduler.milestones=[1]"], 4, 48),
     "swa rare validation": ([SWA % 1, "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"], 4, 48),
     "plateau rare": (["scheduler=plateau", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"], 4, 48),
+    "plateau of the training": (["scheduler=plateau", "train.monitor=train/loss", "train.monitor_mode=min"], 2, 24),
     "validation within": (["trainer.val_check_interval=0.5", "callbacks.last.every_n_train_steps=1"], 2, 24),
     "max_steps": (["trainer.max_steps=5"], 0, 5),
     "min_epochs": (["+trainer.min_epochs=2", "trainer.max_epochs=2"], 2, 24),
