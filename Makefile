@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test slow faults lint format bench lowest clean
+.PHONY: help demo test slow faults lint format bench gpu lowest clean
 
 help:
 	@echo "make demo    simulate, fit an SDN, train digits with it, write outputs/demo/report.html"
 	@echo "make test    run the tests            make slow    run the slow ones too"
 	@echo "make bench   quick benchmarks         make lint    ruff and mypy"
+	@echo "make gpu     where there is one: its tests, benchmarks and short trainings, 10 minutes, a folder of results"
 	@echo "make lowest  the lowest stated versions, and the quick tests with them"
 
 $(VENV)/.ready: requirements.txt
@@ -48,6 +49,9 @@ format: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks --quick
+
+gpu: $(VENV)/.ready-dev
+	$(BIN)/python -m benchmarks.gpu
 
 lowest:
 	$(PYTHON) tools/lowest.py .venv-lowest

@@ -10,7 +10,7 @@ from .neurons import candidates, training_step
 from .rows import Row, rows_of
 from .timing import interleaved
 
-XLABEL = "steps, or neurons; the other is fixed"
+XLABELS = {"against the length": "steps", "against the number of neurons": "neurons"}
 NAMES = ("eager SDN", "fused SDN", "sltt", "bptt", "naive loop", "SpikingJelly LIFNode")
 
 
@@ -28,5 +28,5 @@ def table(device: torch.device, quick: bool) -> Iterator[Row]:
 def _case(device: torch.device, quick: bool, width: int, length: int, x: int, sweep: str) -> Iterator[Row]:
     found = {name: neuron for name, neuron in candidates(device).items() if name in NAMES}
     calls = {name: training_step(neuron, (1, width, length), device) for name, neuron in found.items()}
-    measured = interleaved(calls, device, repeats=2 if quick else 3, budget=3 if quick else 15)
-    yield from rows_of("growth", f"{width} x {length}, {sweep}", measured, against="eager SDN", x=x)
+    measured = interleaved(calls, device, repeats=2 if quick else 3, budget=3 if quick else 5)
+    yield from rows_of("growth", f"{width} x {length}, {sweep}", measured, "eager SDN", x, sweep)

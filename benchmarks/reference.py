@@ -42,11 +42,18 @@ class EagerSDN(nn.Module):
 
 
 class ReferenceLayer(nn.Module):
-    """One residual layer on ``(B, H, L)``, without norm (the released post-norm never acts)."""
+    """One residual layer on ``(B, H, L)``, without norm (the released post-norm never acts).
 
-    def __init__(self, H: int, N: int, neuron: nn.Module, bidirectional: bool, dropout: float) -> None:
+    The twin without spikes, ``spiking=False``, has no threshold, and a layer norm before all else.
+    """
+
+    def __init__(
+        self, H: int, N: int, neuron: nn.Module, bidirectional: bool, dropout: float, spiking: bool = True
+    ) -> None:
         super().__init__()
-        self.neuron, self.bidirectional, self.p = neuron, bidirectional, dropout
+        self.neuron, self.bidirectional, self.p, self.spiking = neuron, bidirectional, dropout, spiking
+        if not spiking:
+            self.norm = nn.LayerNorm(H)
         log_dt = torch.rand(H) * (math.log(0.1) - math.log(0.001)) + math.log(0.001)
         self.log_dt = nn.Parameter(log_dt)
         self.log_A_real = nn.Parameter(torch.full((H, N // 2), math.log(0.5)))
@@ -66,13 +73,15 @@ class ReferenceLayer(nn.Module):
         return 2 * torch.einsum("chn,hnl->chl", C, powers).real
 
     def forward(self, x: Tensor) -> Tensor:
-        L = x.shape[-1]
+        skip, L = x, x.shape[-1]
+        if not self.spiking:
+            x = self.norm(x.transpose(1, 2)).transpose(1, 2)
         k = self.kernel(L)
         k = F.pad(k[0], (0, L)) + F.pad(k[1].flip(-1), (L, 0)) if self.bidirectional else k[0]
         y = torch.fft.irfft(torch.fft.rfft(x, n=2 * L) * torch.fft.rfft(k, n=2 * L), n=2 * L)[..., :L]
-        y = (y + self.D[:, None] * x) / self.ln_vth.exp()
-        s = self._dropout(self.neuron(y))
-        return x + self._dropout(F.glu(self.mix(s), dim=1))
+        y = y + self.D[:, None] * x
+        s = self._dropout(self.neuron(y / self.ln_vth.exp() if self.spiking else y))
+        return skip + self._dropout(F.glu(self.mix(s), dim=1))
 
     def _dropout(self, x: Tensor) -> Tensor:
         if not self.p or not self.training:
@@ -85,10 +94,19 @@ class ReferenceNetwork(nn.Module):
     """A stack of :class:`ReferenceLayer` on ``(B, L, H)``."""
 
     def __init__(
-        self, n_layers: int, H: int, N: int, neuron: nn.Module, bidirectional: bool = False, dropout: float = 0.0
+        self,
+        n_layers: int,
+        H: int,
+        N: int,
+        neuron: nn.Module,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        spiking: bool = True,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(ReferenceLayer(H, N, neuron, bidirectional, dropout) for _ in range(n_layers))
+        self.layers = nn.ModuleList(
+            ReferenceLayer(H, N, neuron, bidirectional, dropout, spiking) for _ in range(n_layers)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.transpose(1, 2)

@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from sdn.files import atomic_path
+from sdn.files import atomic_path, write_text
 
 from .timing import Measured
 
 
 @dataclass
 class Row:
-    """One candidate in one case. ``ratio``: how many times faster than ``against`` in the same interleaved run."""
+    """One candidate in one case: milliseconds (median), quartiles ``low`` and ``high``, 99th percentile.
+
+    ``ratio``: how many times faster than ``against`` in the same interleaved run. Rows of a ``group`` are drawn
+    against ``x`` in one picture. ``agree``: share of answers that are those of the candidate ``ours``.
+    """
 
     table: str
     case: str
     name: str
     milliseconds: float
-    spread: float
+    low: float
+    high: float
+    p99: float | None
     ratio: float
     against: str
-    peak_mib: float | None
-    memory_ratio: float | None
-    x: int = 0
+    peak_mib: float | None = None
+    memory_ratio: float | None = None
+    group: str = ""
+    x: float = 0
+    streams: int | None = None
+    firing_rate: float | None = None
+    working_set_mib: float | None = None
+    agree: float | None = None
 
 
-def rows_of(table: str, case: str, measured: dict[str, Measured], against: str, x: int = 0) -> Iterator[Row]:
+def rows_of(
+    table: str, case: str, measured: dict[str, Measured], against: str, x: float = 0, group: str = "", **facts: Any
+) -> Iterator[Row]:
     """Rows of one case, with ratios to the candidate ``against`` (above 1: faster, or smaller)."""
     base = measured[against]
     for name, m in measured.items():
         peak = None if m.peak_bytes is None else m.peak_bytes / 2**20
         smaller = base.peak_bytes / max(m.peak_bytes, 1) if base.peak_bytes and m.peak_bytes is not None else None
-        ms, spread = m.seconds * 1e3, m.spread * 1e3
-        yield Row(table, case, name, ms, spread, base.seconds / m.seconds, against, peak, smaller, x)
+        yield Row(
+            table, case, name, *m.milliseconds, base.seconds / m.seconds, against, peak, smaller, group, x, **facts
+        )
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
@@ -47,11 +63,14 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for case in dict.fromkeys((row.table, row.case) for row in rows):
         mine = [row for row in rows if (row.table, row.case) == case]
         table = Table(title=f"{case[0]}: {case[1]}", title_justify="left")
-        for column in ("", "median ms", "± ms", f"speed, times {mine[0].against}", "peak MiB", "smaller, times"):
+        last = ("99 %", "agree") if mine[0].streams else ("peak MiB", "smaller, times")
+        for column in ("", "median ms", "quartiles", f"speed, times {mine[0].against}", *last):
             table.add_column(column, justify="right" if column else "left")
         for row in mine:
+            quartiles = f"{row.low:.4g} .. {row.high:.4g}"
             memory = ("-", "-") if row.peak_mib is None else (f"{row.peak_mib:.1f}", _times(row.memory_ratio))
-            table.add_row(row.name, f"{row.milliseconds:.2f}", f"{row.spread:.2f}", _times(row.ratio), *memory)
+            end = (_times(row.p99), _times(row.agree)) if row.streams else memory
+            table.add_row(row.name, f"{row.milliseconds:.4g}", quartiles, _times(row.ratio), *end)
         console.print(table)
 
 
@@ -65,6 +84,11 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer = csv.DictWriter(file, [f.name for f in fields(Row)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
+
+
+def write_conditions(found: dict[str, Any], path: Path) -> None:
+    """Machine, versions and load beside the table, as JSON."""
+    write_text(path, json.dumps(found, indent=1) + "\n")
 
 
 def draw(rows: Sequence[Row], path: Path, title: str, xlabel: str) -> None:

@@ -1,7 +1,8 @@
 """``python -m benchmarks.sdn_epoch``: an epoch of the SDN fit against a DataLoader over samples.
 
-All candidates take the same optimizer steps at the default sizes (batch 64, T 1024) on 2048 sequences. ``modules``
-is the network as its modules read, convolutions of (N, d, L), instead of the channels-first products.
+All candidates take the same optimizer steps at the default sizes (batch 64, T 1024) on 2048 sequences. ``compiled`` is
+what a fit runs, ``indexed`` the same in plain PyTorch; ``modules`` is the network as its modules read, convolutions of
+(N, d, L), instead of the channels-first products.
 """
 
 from __future__ import annotations
@@ -58,6 +59,10 @@ def main() -> None:
     fit = Fit(FitConfig(), NeuronData(*tensors, recipe.header(), Path("benchmark")))
     lr, size = fit.config.lr, fit.config.batch_size
 
+    def compiled() -> None:
+        batches = torch.randperm(SEQUENCES).split(size)
+        fit.steps(batches, [lr] * len(batches))
+
     def indexed() -> None:
         for index in torch.randperm(SEQUENCES).split(size):
             fit.step(*fit.batch(index), lr)
@@ -80,6 +85,7 @@ def main() -> None:
     device, console = torch.device("cpu"), Console()
     console.print(hardware(device))
     epochs = {
+        "compiled": compiled,
         "indexed": indexed,
         "DataLoader": lambda: loaded(0),
         "DataLoader, 2 workers": lambda: loaded(2),

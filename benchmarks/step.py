@@ -1,4 +1,8 @@
-"""Step table: one whole training step of a network, the reference composition against ours with each neuron."""
+"""Step table: one whole training step of a network, the reference composition against ours with each neuron.
+
+Then forward and backward of the twin without spikes, S4D layers with GELU and layer norm, in plain PyTorch calls and in
+ours, beside ``sltt``: what spikes cost or save in training.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,13 @@ GPU = [
     Shape("wt103: batch 1, L 8192, 4 x 1024, causal", 1, 8192, 1024, 4, False),
 ]
 
+TWINS = [
+    Shape("twin: batch 50, L 784, 2 x 64, causal", 50, 784, 64, 2, False),
+    Shape("twin: batch 50, L 784, 2 x 128, causal", 50, 784, 128, 2, False),
+    Shape("twin: batch 4, L 1024, 2 x 256, causal", 4, 1024, 256, 2, False),
+]
+PLAIN = "plain PyTorch, GELU"
+
 
 def table(device: torch.device, quick: bool) -> Iterator[Row]:
     """Rows per shape; ratios to the reference composition (eager SDN, direct S4D kernel)."""
@@ -53,6 +64,30 @@ def table(device: torch.device, quick: bool) -> Iterator[Row]:
         calls |= {f"ours, {neuron}": _ours(shape, neuron, device) for neuron in ("sdn", "sltt", "bptt")}
         measured = interleaved(calls, device, repeats=3 if quick else 5, budget=60)
         yield from rows_of("step", shape.name, measured, against="reference composition")
+    for shape in TWINS[:1] if quick else TWINS:
+        torch.manual_seed(0)
+        plain = ReferenceNetwork(shape.n_layers, shape.d_model, shape.d_state, nn.GELU(), False, shape.dropout, False)
+        calls = {PLAIN: _pass(plain, shape, device)}
+        calls |= {f"ours, {neuron}": _pass(_normed(shape, neuron), shape, device) for neuron in ("gelu", "sltt")}
+        yield from rows_of("step", shape.name, interleaved(calls, device, repeats=3 if quick else 7), against=PLAIN)
+
+
+def _normed(shape: Shape, neuron: str) -> SpikingSSM:
+    layer = {"d_state": shape.d_state, "neuron": neuron}
+    return SpikingSSM(shape.d_model, shape.n_layers, dropout=shape.dropout, prenorm=True, norm="layer", layer=layer)
+
+
+def _pass(network: nn.Module, shape: Shape, device: torch.device) -> Callable[[], None]:
+    network.to(device).train()
+    x = torch.randn(shape.batch, shape.length, shape.d_model, device=device)
+    grad = torch.randn_like(x)
+
+    def step() -> None:
+        network.zero_grad(set_to_none=True)
+        y = network(x)
+        (y[0] if isinstance(y, tuple) else y).backward(grad)
+
+    return step
 
 
 def _reference(shape: Shape, device: torch.device) -> Callable[[], None]:

@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from .conditions import processor
+
 
 @dataclass
 class Measured:
-    """Median and spread (half the range between the quartiles) of a call, in seconds, and its peak extra memory."""
+    """Median, quartiles and 99th percentile (of a hundred calls or more) of a call in seconds; peak extra memory."""
 
     seconds: float
-    spread: float
+    low: float
+    high: float
+    p99: float | None = None
     peak_bytes: int | None = None
+
+    @classmethod
+    def of(cls, taken: Sequence[float], peak_bytes: int | None = None) -> Measured:
+        """From the seconds of every call."""
+        if len(taken) == 1:
+            return cls(taken[0], taken[0], taken[0], None, peak_bytes)
+        low, median, high = statistics.quantiles(taken, n=4, method="inclusive")
+        p99 = statistics.quantiles(taken, n=100, method="inclusive")[98] if len(taken) >= 100 else None
+        return cls(median, low, high, p99, peak_bytes)
+
+    @property
+    def milliseconds(self) -> list[float | None]:
+        """Median, quartiles and 99th percentile, as a row has them."""
+        return [None if s is None else 1e3 * s for s in (self.seconds, self.low, self.high, self.p99)]
 
 
 def hardware(device: torch.device) -> str:
     """One line that names the processor or GPU, its cores and the torch release."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def _wait(device: torch.device) -> None:
@@ -69,16 +80,9 @@ def interleaved(
             _wait(device)
             samples[name].append(time.perf_counter() - before)
     return {
-        name: Measured(statistics.median(taken), _spread(taken), peak_memory(calls[name], device) if memory else None)
+        name: Measured.of(taken, peak_memory(calls[name], device) if memory else None)
         for name, taken in samples.items()
     }
-
-
-def _spread(taken: list[float]) -> float:
-    if len(taken) < 4:
-        return (max(taken) - min(taken)) / 2
-    low, _, high = statistics.quantiles(taken, n=4)
-    return (high - low) / 2
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int | None:

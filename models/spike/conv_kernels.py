@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from sdn.kernels.simd import WIDTH, every, fma, fnma, full, load, splat, store, total
+from sdn.kernels.simd import WIDTH, broadcast, fma, fnma, full, load, splat, store, total
 
 from .compiled import jit
 from .neuron_kernels import adjoint, respond
@@ -65,7 +65,7 @@ def plan(n: int, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, np.n
 @jit
 def _turn(buf, p, re, im, tw, i):
     """Store (re, im) times the twiddle at ``i`` as point ``p``."""
-    c, s = every(tw, i), every(tw, i + 1)
+    c, s = broadcast(tw, i), broadcast(tw, i + 1)
     store(buf, p * STEP, fnma(im, s, re * c))
     store(buf, p * STEP + WIDTH, fma(im, c, re * s))
 
@@ -73,7 +73,7 @@ def _turn(buf, p, re, im, tw, i):
 @jit
 def _turned_back(buf, p, tw, i):
     """Point ``p`` times the conjugate of the twiddle at ``i``."""
-    re, im, c, s = load(buf, p * STEP), load(buf, p * STEP + WIDTH), every(tw, i), every(tw, i + 1)
+    re, im, c, s = load(buf, p * STEP), load(buf, p * STEP + WIDTH), broadcast(tw, i), broadcast(tw, i + 1)
     return fma(im, s, re * c), fnma(re, s, im * c)
 
 

@@ -7,7 +7,7 @@ stay in registers while the sum over the depth grows.
 
 from __future__ import annotations
 
-from sdn.kernels.simd import WIDTH, at_least, every, fma, load, select, splat, store
+from sdn.kernels.simd import WIDTH, at_least, broadcast, fma, load, select, splat, store
 
 from .compiled import jit
 
@@ -41,21 +41,21 @@ def product(tile, width, panel, at, depth, row, out, to, stride, rows, keep, mas
     other = at + depth * WIDTH
     for k in range(depth):
         v, w, i = load(panel, at + k * WIDTH), load(panel, other + k * WIDTH), row + k
-        x = every(tile, i)
+        x = broadcast(tile, i)
         a0, b0 = fma(x, v, a0), fma(x, w, b0)
-        x = every(tile, i + width)
+        x = broadcast(tile, i + width)
         a1, b1 = fma(x, v, a1), fma(x, w, b1)
-        x = every(tile, i + 2 * width)
+        x = broadcast(tile, i + 2 * width)
         a2, b2 = fma(x, v, a2), fma(x, w, b2)
-        x = every(tile, i + 3 * width)
+        x = broadcast(tile, i + 3 * width)
         a3, b3 = fma(x, v, a3), fma(x, w, b3)
-        x = every(tile, i + 4 * width)
+        x = broadcast(tile, i + 4 * width)
         a4, b4 = fma(x, v, a4), fma(x, w, b4)
-        x = every(tile, i + 5 * width)
+        x = broadcast(tile, i + 5 * width)
         a5, b5 = fma(x, v, a5), fma(x, w, b5)
-        x = every(tile, i + 6 * width)
+        x = broadcast(tile, i + 6 * width)
         a6, b6 = fma(x, v, a6), fma(x, w, b6)
-        x = every(tile, i + 7 * width)
+        x = broadcast(tile, i + 7 * width)
         a7, b7 = fma(x, v, a7), fma(x, w, b7)
     m, n = splat(tile.dtype.type(1)), splat(tile.dtype.type(1))
     if masked:
@@ -100,21 +100,21 @@ def outer(tile, width, other, stride, rows, H, out):
             for r in range(rows):
                 at, i = r * stride + column, r * width + h
                 v, w = load(other, at), load(other, at + WIDTH)
-                x = every(tile, i)
+                x = broadcast(tile, i)
                 a0, b0 = fma(x, v, a0), fma(x, w, b0)
-                x = every(tile, i + 1)
+                x = broadcast(tile, i + 1)
                 a1, b1 = fma(x, v, a1), fma(x, w, b1)
-                x = every(tile, i + 2)
+                x = broadcast(tile, i + 2)
                 a2, b2 = fma(x, v, a2), fma(x, w, b2)
-                x = every(tile, i + 3)
+                x = broadcast(tile, i + 3)
                 a3, b3 = fma(x, v, a3), fma(x, w, b3)
-                x = every(tile, i + 4)
+                x = broadcast(tile, i + 4)
                 a4, b4 = fma(x, v, a4), fma(x, w, b4)
-                x = every(tile, i + 5)
+                x = broadcast(tile, i + 5)
                 a5, b5 = fma(x, v, a5), fma(x, w, b5)
-                x = every(tile, i + 6)
+                x = broadcast(tile, i + 6)
                 a6, b6 = fma(x, v, a6), fma(x, w, b6)
-                x = every(tile, i + 7)
+                x = broadcast(tile, i + 7)
                 a7, b7 = fma(x, v, a7), fma(x, w, b7)
             to = h * 2 * H + column
             _add(out, to, a0, b0)

@@ -14,6 +14,9 @@ from sdn.kernels.compiler import compiler
 
 from .constants import NORMS
 
+TINY = 1e-20
+"""Added to every input of a state-space model: in silence its modes would decay to subnormal numbers and a step take
+30 times as long; so they stay where arithmetic is fast, twenty orders of magnitude below a threshold."""
 NORM_NONE, NORM_AFFINE = NORMS["none"], NORMS["affine"]
 _FILES = [Path(__file__).with_name(name) for name in ("constants.py", "event_kernels.py", "stream_kernels.py")]
 exact = compiler(_FILES)
@@ -32,8 +35,9 @@ def _ssm_and_neuron(z, a_re, a_im, c_re, c_im, d, tau, u_r, soft, one, h_re, h_i
     """``h = A h + z``, ``I = Re(C h) + D z``, then the neuron; indices of the channels that fire go to ``fired``."""
     H, N = a_re.shape
     count = 0
+    least = z.dtype.type(TINY)
     for i in range(H):
-        x = z[i]
+        x = z[i] + least
         current = d[i] * x
         for m in range(N):
             re = a_re[i, m] * h_re[i, m] - a_im[i, m] * h_im[i, m] + x

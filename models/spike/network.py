@@ -107,7 +107,6 @@ class Network(OnHub, nn.Module):
             refuse_windows(self.encoder)
         return NetworkState(self.backbone.initial_state(batch))
 
-    @torch.no_grad()
     def step(
         self, x: Tensor, state: NetworkState, constants: list | None = None, rate: float = 1.0
     ) -> tuple[Tensor, NetworkState]:
@@ -124,6 +123,12 @@ class Network(OnHub, nn.Module):
         """
         if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
             return quick[0], NetworkState(*quick[1:])
+        return self._plain_step(x, state, constants, rate)
+
+    @torch.no_grad()
+    def _plain_step(
+        self, x: Tensor, state: NetworkState, constants: list | None, rate: float
+    ) -> tuple[Tensor, NetworkState]:
         if isinstance(self.encoder, ConvEncoder):
             return self._step_of_windows(self.encoder, x, state, constants, rate)
         return self._answer(self.encoder(x), state, constants, rate)

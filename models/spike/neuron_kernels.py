@@ -7,7 +7,7 @@ is u', the potential before the spike, of which the spikes are H(u' - 1); or for
 
 from __future__ import annotations
 
-from sdn.kernels.simd import WIDTH, above, at_least, every, fma, load, select, splat, store, total
+from sdn.kernels.simd import WIDTH, above, at_least, broadcast, fma, load, select, splat, store, total
 from sdn.kernels.simd_psi import psi
 
 from .compiled import jit
@@ -52,7 +52,7 @@ def _two_by_four(weights, first, second, count, source, at, stride, a, b):
     """``a + Σ_i weights[first + i] x_i`` of 4 steps, and ``b + ...`` of ``second``; x_i of step j: vector i + j."""
     a0, a1, a2, a3, b0, b1, b2, b3 = a, a, a, a, b, b, b, b
     for i in range(count):
-        v, w, p = every(weights, first + i), every(weights, second + i), at + i * stride[0]
+        v, w, p = broadcast(weights, first + i), broadcast(weights, second + i), at + i * stride[0]
         x = load(source, p)
         a0, b0 = fma(v, x, a0), fma(w, x, b0)
         x = load(source, p + stride[1])
@@ -72,7 +72,7 @@ def _four(source, at, gap, sdn, d, k, work):
     out = mix + d * d + d
     for c in range(0, d, 2):
         other = min(c + 1, d - 1)
-        a, b = every(sdn, d * k + c), every(sdn, d * k + other)
+        a, b = broadcast(sdn, d * k + c), broadcast(sdn, d * k + other)
         a0, a1, a2, a3, b0, b1, b2, b3 = _two_by_four(sdn, c * k, other * k, k, source, at, (gap, gap), a, b)
         place = 4 * c * WIDTH
         store(work, place, _relu(a0, zero))
@@ -83,13 +83,13 @@ def _four(source, at, gap, sdn, d, k, work):
         store(work, place + 5 * WIDTH, _relu(b1, zero))
         store(work, place + 6 * WIDTH, _relu(b2, zero))
         store(work, place + 7 * WIDTH, _relu(b3, zero))
-    m0 = every(sdn, out + d)
+    m0 = broadcast(sdn, out + d)
     m1, m2, m3 = m0, m0, m0
     for c in range(0, d, 2):
         other = min(c + 1, d - 1)
-        a, b, gaps = every(sdn, mix + d * d + c), every(sdn, mix + d * d + other), (4 * WIDTH, WIDTH)
+        a, b, gaps = broadcast(sdn, mix + d * d + c), broadcast(sdn, mix + d * d + other), (4 * WIDTH, WIDTH)
         a0, a1, a2, a3, b0, b1, b2, b3 = _two_by_four(sdn, mix + c * d, mix + other * d, d, work, 0, gaps, a, b)
-        v, w = every(sdn, out + c), every(sdn, out + other) if other > c else zero
+        v, w = broadcast(sdn, out + c), broadcast(sdn, out + other) if other > c else zero
         m0, m1 = fma(v, _relu(a0, zero), m0), fma(v, _relu(a1, zero), m1)
         m2, m3 = fma(v, _relu(a2, zero), m2), fma(v, _relu(a3, zero), m3)
         if other > c:

@@ -7,11 +7,14 @@ the weights costs as much as a few steps.
 
 from __future__ import annotations
 
+import itertools
+import operator
 import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdn.errors import UserError
@@ -21,6 +24,7 @@ from .compiled_network import kernels as compiled_kernels
 from .constants import POOL
 from .gate import check_rows, refuse_not_finite
 from .heads import Summary
+from .state import State
 
 if TYPE_CHECKING:
     from .network import Network, NetworkState
@@ -40,6 +44,7 @@ class _Kept:
         mixed = any(t.dtype not in (self.dtype, torch.int64) for t in network.parameters())
         self.plain = mixed or self.dtype not in _REAL  # only the plain way serves it
         self.net: CompiledNetwork | None = None
+        self.left: _Left | None = None
 
 
 _known: weakref.WeakKeyDictionary[Network, _Kept] = weakref.WeakKeyDictionary()
@@ -71,17 +76,15 @@ def quick_step(network: Network, x: Tensor, state: NetworkState, rate: float) ->
         except UserError:  # a part the loops do not compute: the plain way does, or says why not
             kept.plain = True
             return None
-    return _run(kept.net, x, state, kept.dtype)
+    return _run(kept, x, state)
 
 
-def _run(net: CompiledNetwork, x: Tensor, state: NetworkState, dtype: torch.dtype) -> tuple | None:
-    layers, summary, kernels = state.layers, state.summary, compiled_kernels()
+def _run(kept: _Kept, x: Tensor, state: NetworkState) -> tuple | None:
+    net, dtype, kernels, summary = kept.net, kept.dtype, compiled_kernels(), state.summary
     if net.n_tokens is None:
         if x.dtype != dtype or x.ndim != 2 or x.shape[1] != net.d_input:
             return None
-        xs, ids = x.contiguous().numpy()[:, None], net._no_ids
-        if not kernels.finite(xs.reshape(-1)):
-            raise refuse_not_finite()
+        xs, ids = x.detach().contiguous().numpy()[:, None], net._no_ids
     else:
         if x.ndim != 1 or x.dtype != torch.int64:
             return None
@@ -89,35 +92,59 @@ def _run(net: CompiledNetwork, x: Tensor, state: NetworkState, dtype: torch.dtyp
         if ids.size and not 0 <= ids.min() <= ids.max() < net.n_tokens:
             return None
     B = x.shape[0]
-    modes, membranes = zip(*layers, strict=True)
+    blocks = kept.left.blocks(state.layers, B) if kept.left else None
+    if blocks is None and (blocks := _blocks(net, state.layers, B, dtype)) is None:
+        return None
+    h, u = blocks
+    total = np.zeros((B, net.d_model)) if summary is None else summary.value.numpy().astype(np.float64)
+    if total.shape != u.shape[1:]:
+        return None
+    count = 0 if summary is None else summary.count
+    out = np.empty((B, 1, net.d_output), net.dtype)
+    if not kernels.advance_once(xs, ids, out, *net.arguments, h, u, total, count):
+        raise refuse_not_finite()
+    after = None
+    if not net.every_step:
+        value = torch.from_numpy(total)
+        after = Summary(value if net.mode == POOL else value.to(dtype), count + 1)
+    kept.left = _Left(h, u)
+    return torch.from_numpy(out[:, 0]), kept.left.layers(), after
+
+
+def _blocks(net: CompiledNetwork, layers: State, B: int, dtype: torch.dtype) -> tuple[NDArray, NDArray] | None:
+    """The state of all layers in one block each, copied."""
     shape, kind = (B, net.d_model, net.n_modes), _REAL[dtype][1]
+    modes, membranes = zip(*layers, strict=True)
     for m, u in layers:
         if type(u) is not Tensor or m.shape != shape or m.dtype != kind or u.shape != shape[:2] or u.dtype != dtype:
             check_rows(layers, B)
             return None
     if len(modes) != net.n_layers:
         return None
-    h, potentials = torch.stack(modes), torch.stack(membranes)
-    total = np.zeros((B, net.d_model)) if summary is None else summary.value.numpy().astype(np.float64)
-    if total.shape != shape[:2]:
-        return None
-    seen = np.full(B, 0 if summary is None else summary.count, np.int64)
-    out = torch.empty(B, 1, net.d_output, dtype=dtype)
-    kernels.advance(
-        0,
-        B,
-        xs,
-        ids,
-        out.numpy(),
-        *net.arguments,
-        h.numpy().view(net.dtype),
-        potentials.numpy(),
-        total,
-        seen,
-        np.zeros((B, net.n_layers), np.int64),
-    )
-    after = None
-    if not net.every_step:
-        value = torch.from_numpy(total)
-        after = Summary(value if net.mode == POOL else value.to(dtype), 1 if summary is None else summary.count + 1)
-    return out[:, 0], list(zip(h.unbind(), potentials.unbind(), strict=True)), after
+    with torch.no_grad():
+        return torch.stack(modes).resolve_conj().numpy().view(net.dtype), torch.stack(membranes).numpy()
+
+
+class _Left:
+    """The state that the last step left: blocks ``h (n, B, H, 2N)``, ``u (n, B, H)``, handed out as a view a layer.
+
+    When the very views come back, as they do from sample to sample, the blocks are copied at once, unchecked.
+    """
+
+    def __init__(self, h: NDArray, u: NDArray) -> None:
+        self.h, self.u = h, u
+        modes = torch.from_numpy(h.view(np.complex64 if h.dtype == np.float32 else np.complex128)).unbind()
+        self.views = [view for pair in zip(modes, torch.from_numpy(u).unbind(), strict=True) for view in pair]
+        self.addresses = list(map(Tensor.data_ptr, self.views))
+
+    def layers(self) -> State:
+        return list(zip(self.views[::2], self.views[1::2], strict=True))
+
+    def blocks(self, layers: State, B: int) -> tuple[NDArray, NDArray] | None:
+        """Copies of the blocks, if ``layers`` is this state: the same tensors, in the memory they had."""
+        given = list(itertools.chain.from_iterable(layers))
+        if self.u.shape[1] != B or len(given) != len(self.views) or not all(map(operator.is_, given, self.views)):
+            return None
+        if list(map(Tensor.data_ptr, given)) != self.addresses:
+            return None
+        return self.h.copy(), self.u.copy()

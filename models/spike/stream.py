@@ -47,7 +47,7 @@ class StreamEngine:
     def __init__(self, network: Network, batch: int = 1, rate: float = 1.0, dtype: Any = np.float32) -> None:
         if batch < 1:
             raise UserError(f"an engine runs at least one stream, not {batch}")
-        self._net = CompiledNetwork(network, rate, dtype)
+        self._net, self._advance = CompiledNetwork(network, rate, dtype), kernels().advance
         self.batch, self.dtype, self.n_layers = batch, self._net.dtype, self._net.n_layers
         n, H, N = self._net.n_layers, self._net.d_model, self._net.n_modes
         self._h, self._u = np.zeros((n, batch, H, 2 * N), self.dtype), np.zeros((n, batch, H), self.dtype)
@@ -74,7 +74,7 @@ class StreamEngine:
         out = np.empty((self.batch, L if every else min(L, 1), self._net.d_output), self.dtype)
         if L:
             state = (self._h, self._u, self._summary, self._seen, self.spikes)
-            spread(kernels().advance, self.batch, 1, xs, ids, out, *self._net.arguments, *state)
+            spread(self._advance, self.batch, 1, xs, ids, out, *self._net.arguments, *state)
             self._steps += L
         return out if every else out[:, -1]
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 import numpy as np
 
 from .constants import LAST, POOL
-from .event_kernels import NORM_NONE, finite, jit, mix_events, normalise
+from .event_kernels import NORM_NONE, TINY, exact, finite, jit, mix_events, normalise
 
-__all__ = ["advance", "finite"]
+__all__ = ["advance", "advance_once", "finite"]
 
 
 @jit
 def _layer(z, a, b, c, d, tau, u_r, soft, one, h, u, fired):
     """``h = A h + B z``, ``I = 2 Re(C h) + D z`` (c holds 2 C), then the neuron; who fired goes to ``fired``."""
     count = 0
+    least = z.dtype.type(TINY)
     for i in range(d.shape[0]):
-        x = z[i]
+        x = z[i] + least
         current = d[i] * x
         for k in range(a.shape[1] // 2):
             m = 2 * k  # in this form the compiler turns pairs into vectors; a range of step 2 it does not
@@ -115,3 +116,14 @@ def advance(first, last, xs, ids, out, encoder, layers, norms, kinds, decoder, h
                 _answer(x, summary[row], seen[row], mode, decoder[0], decoder[1], out[row, t])
         if out.shape[1] != L and L:
             _answer(x, summary[row], seen[row], mode, decoder[0], decoder[1], out[row, 0])
+
+
+@exact  # or the licence to assume that no NaN comes would reach the question
+def advance_once(xs, ids, out, encoder, layers, norms, kinds, decoder, h, u, summary, count) -> bool:
+    """One sample of every stream, all of which saw ``count`` before; False, and nothing done, if one is not finite."""
+    if not finite(xs.reshape(-1)):
+        return False
+    R, n = u.shape[1], u.shape[0]
+    seen, counts = np.full(R, count, np.int64), np.zeros((R, n), np.int64)
+    advance(0, R, xs, ids, out, encoder, layers, norms, kinds, decoder, h, u, summary, seen, counts)
+    return True

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 EPILOG = "DIR then holds exp.log, metrics.csv, checkpoints, sdn.safetensors, report.json, curves.png, prediction.png."
 
+# Steps of refinement unless the command says otherwise, and the sequences they need.
+REFINE, LEAST = 600, 20
+
 
 def parser() -> argparse.ArgumentParser:
     """The options; what is left out stays out of the namespace, so that a resumed run can tell."""
@@ -36,7 +39,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--n_layers", type=int, help="layers of the network (1)")
     p.add_argument("--d_model", type=int, help="its channels (8)")
     p.add_argument("--k", "--kernel_size", dest="kernel_size", type=int, help="past inputs a layer sees (8)")
-    p.add_argument("--refine", type=int, metavar="N", help="second-order steps on the reduced network at the end (0)")
+    p.add_argument(
+        "--refine",
+        type=int,
+        metavar="N",
+        help=f"second-order steps on the reduced network at the end ({REFINE}; 0 where they are not written for the "
+        f"network or the data: more than one layer, under {LEAST} sequences)",
+    )
     p.add_argument("--seed", type=int, help="of weights, validation split and data order (0)")
     p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
     return p
@@ -79,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{directory} is finished after {config.epochs} epochs; its report is in {directory / 'exp.log'}")
                 return 0
         else:
+            given.setdefault("refine", REFINE if len(training) >= LEAST and given.get("n_layers", 1) == 1 else 0)
             config, state = FitConfig(**given), None
             if there := [name for name in (LAST, BEST, REDUCED, REPORT) if (directory / name).exists()]:
                 raise UserError(

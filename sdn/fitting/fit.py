@@ -1,8 +1,10 @@
 """Fit an SDN to simulated neurons: input current -> decayed membrane potential.
 
-SmoothL1 loss, AdamW, one cosine of the learning rate over the whole fit. The data stay in memory as tensors and a
-batch is one indexing operation. Everything random is a function of (seed, epoch), so from the state after an epoch
-a resumed fit repeats the interrupted epoch and ends, on the CPU, with the bits of one that was never stopped.
+SmoothL1 loss, AdamW, one cosine of the learning rate over the whole fit. The data stay in memory as tensors. Steps and
+evaluations of a network of one layer on a CPU run in compiled code (:mod:`sdn.fitting.fused`), whose truth are
+:meth:`Fit.step` and :meth:`Fit.judge` in plain PyTorch; all else takes those themselves.
+Everything random is a function of (seed, epoch), so from the state after an epoch a resumed fit repeats the interrupted
+epoch and ends, on the CPU, with the bits of one that was never stopped.
 The files of a fit are the business of :mod:`sdn.fitting.run`.
 """
 
@@ -23,8 +25,15 @@ from ..network import SDN
 from .data import NeuronData
 from .metrics import SpikeMetrics, SpikeScore
 
+try:
+    from . import fused
+except ImportError:  # no numba, or it may not compile
+    fused = None
+
 # Share of the training sequences kept for validation.
 VALIDATION = 0.1
+# Time steps between two looks at the losses, so that Ctrl-C and the progress bar wait some tenths of a second at most.
+_GROUP = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,9 @@ class Fit:
         self.validation, self.training = (part.to(device) for part in (order[:held], order[held:]))
         self.epoch = 0
         self.history: list[dict[str, float]] = []
+        self._fused: fused.Fused | None = None
+        if fused and fused.fits(self.sdn, self.input, self.mem):
+            self._fused = fused.Fused(self.sdn, self.optimizer, self.input, self.mem, self.spike)
 
     def run_epoch(self, watch: Callable[[Sequence[Tensor]], Iterable[Tensor]] = iter) -> dict[str, float]:
         """Train on every sequence once, validate, and return the epoch's row of the metrics table.
@@ -95,14 +107,22 @@ class Fit:
         config, started = self.config, time.monotonic()
         order = torch.randperm(len(self.training), generator=_generator(config.seed, self.epoch + 1))
         batches = self.training[order.to(self.device)].split(config.batch_size)
-        total, lr = 0.0, config.lr
+        # One half period over the whole fit, falling with every step.
+        progress = ((self.epoch + step / len(batches)) / config.epochs for step in range(len(batches)))
+        rates = [config.lr * (1 + math.cos(math.pi * part)) / 2 for part in progress]
+        group = max(1, _GROUP // (config.batch_size * self.input.shape[1]))
+        total, done, waiting = 0.0, 0, []
         self.sdn.train()
-        for step, index in enumerate(watch(batches)):
-            # One half period over the whole fit, falling with every step.
-            lr = config.lr * (1 + math.cos(math.pi * (self.epoch + step / len(batches)) / config.epochs)) / 2
-            loss = self.step(*self.batch(index), lr)
-            self._check_finite(loss, f"step {step + 1}")
-            total += loss * len(index)
+        for index in watch(batches):
+            waiting.append(index)
+            if len(waiting) < group and done + len(waiting) < len(batches):
+                continue
+            for index, loss in zip(waiting, self.steps(waiting, rates[done : done + len(waiting)]), strict=False):
+                done += 1
+                self._check_finite(loss, f"step {done}")
+                total += loss * len(index)
+            waiting = []
+        lr = rates[-1]
         loss, score = self.validate()
         self._check_finite(loss, "validation")
         self.epoch += 1
@@ -118,6 +138,17 @@ class Fit:
         """``(current, mem)`` of the sequences ``index (B,)``, each ``(B, T)``; index_select copies whole rows."""
         return self.input.index_select(0, index), self.mem.index_select(0, index)
 
+    def steps(self, batches: Sequence[Tensor], rates: Sequence[float]) -> list[float]:
+        """An optimizer step on each batch of row numbers; the losses, up to the first that is not finite."""
+        if self._fused:
+            return self._fused.steps(batches, rates)
+        losses: list[float] = []
+        for index, lr in zip(batches, rates, strict=True):
+            losses.append(self.step(*self.batch(index), lr))
+            if not math.isfinite(losses[-1]):
+                break
+        return losses
+
     def step(self, current: Tensor, mem: Tensor, lr: float) -> float:
         """One optimizer step on a batch ``(B, T)``; returns its loss."""
         for group in self.optimizer.param_groups:
@@ -128,9 +159,13 @@ class Fit:
         self.optimizer.step()
         return loss.item()
 
-    @torch.no_grad()
     def validate(self) -> tuple[float, SpikeScore]:
         """Loss and figures on the validation sequences."""
+        return self._fused.score(self.validation) if self._fused else self.judge()
+
+    @torch.no_grad()
+    def judge(self) -> tuple[float, SpikeScore]:
+        """The same in plain PyTorch."""
         self.sdn.eval()
         metrics, total = SpikeMetrics(), 0.0
         for index in self.validation.split(256):

@@ -118,6 +118,7 @@ def refine(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
+    before_step: Callable[[], object] = lambda: None,
 ) -> ReducedSDN:
     """A better ``sdn`` of the same size, on the CPU, in ``dtype``; 100 steps take some 20 s of one core.
 
@@ -129,6 +130,7 @@ def refine(
         smoothing: error below which the absolute value is rounded to a square.
         seed: decides all draws.
         progress: called with the step and the mean held-out error, every 10 steps.
+        before_step: called before every step; what it raises ends the refinement.
 
     Raises:
         UserError: more than one layer, no data, too few sequences, numbers out of range, or an error that is NaN.
@@ -151,6 +153,7 @@ def refine(
     matrix, slope = theta.new_zeros(len(theta), len(theta)), torch.zeros_like(theta)
     least, damping = held_out(theta), 1e-2
     for step in range(1, steps + 1):
+        before_step()
         now_matrix, now_slope = _curvature(net, theta, *_draw(data, sdn.kernel_size, batch, generator), smoothing)
         matrix.lerp_(now_matrix, (1 - _KEEP_MATRIX) / (1 - _KEEP_MATRIX**step))
         slope.lerp_(now_slope, (1 - _KEEP_SLOPE) / (1 - _KEEP_SLOPE**step))

@@ -39,10 +39,11 @@ from .data import NeuronData
 from .fit import Fit, FitConfig, figures
 from .metrics import evaluate, no_memory, truncated
 from .reduce import reduce
-from .refine import refine
+from .sharpen import sharpen
 
 LAST, BEST, REDUCED, REPORT = "last_checkpoint.pth", "best_checkpoint.pth", "sdn.safetensors", "report.json"
 PREVIOUS = "previous_checkpoint.pth"
+_SHARE, _SAY_EVERY = "{l_bar}{bar}| {elapsed} < {remaining}", 100
 
 
 def run(
@@ -192,14 +193,25 @@ def _finish(fit: Fit, test: NeuronData, directory: Path, facts: dict[str, Any]) 
 
 
 def _refine(fit: Fit, reduced: ReducedSDN) -> ReducedSDN:
-    current, mem = (x.cpu() for x in fit.batch(fit.training))
-    return refine(
-        reduced,
-        [(current, mem)],
-        fit.config.refine,
-        seed=fit.config.seed,
-        progress=lambda step, error: logger.info("refinement step {}: held-out error {:.3g}", step, error),
-    )
+    """The network after ``--refine`` steps, with a progress bar where somebody is looking and lines in the log."""
+    steps = fit.config.refine
+    training, validation = (tuple(x.cpu() for x in fit.batch(part)) for part in (fit.training, fit.validation))
+    done: dict[str, int] = {}
+    with tqdm(desc="refinement", total=1.0, bar_format=_SHARE, leave=False, disable=None) as bar:
+
+        def progress(start: str, step: int, error: float) -> None:
+            done[start] = step
+            bar.n = min(done.values()) / steps
+            bar.refresh()
+            if step % _SAY_EVERY == 0 or step == steps:
+                logger.info(
+                    "refinement of the {} network, step {}/{}: held-out error {:.3g}", start, step, steps, error
+                )
+
+        sdn, errors = sharpen(reduced, training, validation, steps, fit.config.seed, progress)
+    ends = ", ".join(f"{name} {error:.3g}" for name, error in errors.items())
+    logger.info("refined from both starts, MAE on the validation sequences: {}", ends)
+    return sdn
 
 
 def _on_device(sdn: ReducedSDN, device: str) -> Callable[[Tensor], Tensor]:

@@ -104,13 +104,13 @@ def item(typing, array, index):
 
 
 @intrinsic
-def every(typing, array, index):
-    """A vector of WIDTH times ``array[index]``; as :func:`item`."""
+def broadcast(typing, array, index):
+    """A vector of WIDTH times ``array[index]``; the index is not checked for being negative."""
 
     def codegen(context, builder, signature, values):
         kind = signature.args[0]
-        data = context.make_array(kind)(context, builder, values[0]).data
-        return _splat(builder, builder.load(builder.gep(data, [values[1]])), _vector(context, kind.dtype))
+        place = builder.gep(context.make_array(kind)(context, builder, values[0]).data, [values[1]])
+        return _splat(builder, builder.load(place), _vector(context, kind.dtype))
 
     return Lanes(array.dtype)(array, types.intp), codegen
 

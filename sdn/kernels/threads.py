@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 _lock = Lock()
 _pool: ThreadPoolExecutor | None = None
 _workers = 0
@@ -29,17 +31,32 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _submit(work: Callable[[], None], copies: int) -> list[Future[None]]:
+def _submit(works: Sequence[Callable[[], None]]) -> list[Future[None]]:
     global _pool, _workers
     with _lock:
-        if _pool is None or _workers < copies:
+        if _pool is None or _workers < len(works):
             if _pool is not None:
                 _pool.shutdown(wait=False)  # what it has begun it still ends
-            _pool, _workers = ThreadPoolExecutor(copies, thread_name_prefix="sdn"), copies
+            _pool, _workers = ThreadPoolExecutor(len(works), thread_name_prefix="sdn"), len(works)
         futures: list[Future[None]] = []
         with contextlib.suppress(RuntimeError):  # the interpreter is shutting down: no new threads, the caller works
-            futures.extend(_pool.submit(work) for _ in range(copies))
+            futures.extend(_pool.submit(work) for work in works)
         return futures
+
+
+def _leave(futures: Sequence[Future[None]]) -> None:
+    for future in futures:
+        if not future.cancel():
+            future.result()
+
+
+def beside(work: Callable[[], T], helpers: Sequence[Callable[[], None]]) -> T:
+    """What ``work()`` returns. ``helpers`` run beside it as far as threads are free, and must end when it ends."""
+    futures = _submit(helpers) if helpers else []
+    try:
+        return work()
+    finally:
+        _leave(futures)
 
 
 def spread(kernel: Callable[..., object], count: int, grain: int, *args: object) -> None:
@@ -61,10 +78,4 @@ def spread(kernel: Callable[..., object], count: int, grain: int, *args: object)
         while (first := next(firsts)) < count:
             kernel(first, min(first + size, count), *args)
 
-    futures = _submit(work, threads - 1)
-    try:
-        work()
-    finally:
-        for future in futures:
-            if not future.cancel():
-                future.result()
+    beside(work, [work] * (threads - 1))

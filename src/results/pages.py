@@ -1,7 +1,8 @@
 """What is printed between markers in ``README.md`` and ``results/README.md`` comes from records.
 
 ``<!-- results: NAME -->`` ... ``<!-- end -->`` holds the table NAME of ``results/tables.yaml``. Within a line,
-``<!-- result: RUNS FIGURE xSCALE .DIGITS -->98.0<!-- end -->`` holds one figure.
+``<!-- result: RUNS FIGURE xSCALE .DIGITS -->98.0<!-- end -->`` holds one figure, ``<!-- measured: NAME -->`` ...
+``<!-- end -->`` command, machine and date of a benchmark. What no benchmark measured yet stays as it stands.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from sdn.errors import UserError
 from sdn.files import write_text
-from src.results import curves
+from src.results import curves, measured
 from src.results.collect import RESULTS, load
 from src.results.facts import ROOT
 from src.results.tables import Records, as_csv, cells, markdown, read_tables, spread, value
@@ -22,8 +23,10 @@ PAGES = (ROOT / "README.md", RESULTS / "README.md")
 BLOCK = re.compile(r"(<!-- results: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!-- result: (\S+) (\S+)(?: x([\d.]+))?(?: \.(\d+))? -->)[^\n]*?(<!-- end -->)")
 
+MEASURED = re.compile(r"(<!-- measured: (\S+) -->)[^\n]*?(<!-- end -->)")
 
-def render(text: str, tables: Mapping[str, Any], records: Records) -> str:
+
+def render(text: str, tables: Mapping[str, Any], records: Records, results: Path = RESULTS) -> str:
     """``text`` with everything between its markers made anew.
 
     Raises:
@@ -33,6 +36,8 @@ def render(text: str, tables: Mapping[str, Any], records: Records) -> str:
     def table(match: re.Match[str]) -> str:
         if match[2] not in tables:
             raise UserError(f"there is no table {match[2]!r} in results/tables.yaml; there are {', '.join(tables)}")
+        if not tables[match[2]]["rows"]:
+            return match[0]
         heads, rows = cells(tables[match[2]], records)
         return f"{match[1]}{markdown(heads, rows, tables[match[2]]['columns'])}\n{match[3]}"
 
@@ -42,7 +47,10 @@ def render(text: str, tables: Mapping[str, Any], records: Records) -> str:
         values = [value(run, match[3]) * float(match[4] or 1) for run in records[match[2]]]
         return match[1] + spread(values, int(match[5] or 2)) + match[6]
 
-    return FIGURE.sub(figure, BLOCK.sub(table, text))
+    def conditions(match: re.Match[str]) -> str:
+        return match[1] + (found + match[3]) if (found := measured.conditions(match[2], results)) else match[0]
+
+    return MEASURED.sub(conditions, FIGURE.sub(figure, BLOCK.sub(table, text)))
 
 
 def files(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> dict[Path, str]:
@@ -53,7 +61,7 @@ def files(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> dict[Path
         for name, table in tables.items()
         if table["rows"]
     }
-    return made | {page: render(page.read_text(encoding="utf-8"), tables, records) for page in pages}
+    return made | {page: render(page.read_text(encoding="utf-8"), tables, records, results) for page in pages}
 
 
 def rebuild(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> list[Path]:

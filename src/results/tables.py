@@ -16,6 +16,7 @@ any other word        what the row says under that word: a label, a rival's figu
 ====================  ===============================================================================================
 
 A word of the row in braces is put in: ``evaluation/spiking_{key}`` with ``key: joules`` in the row.
+Tables with ``benchmark`` instead of rows are explained in :mod:`src.results.measured`.
 A row names its ``runs``, the name under which records were collected; a row without runs may hold words only.
 """
 
@@ -31,6 +32,7 @@ from typing import Any
 import yaml
 
 from sdn.errors import UserError
+from src.results import measured
 from src.results.collect import RESULTS
 
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -49,12 +51,12 @@ def read_tables(results: Path = RESULTS) -> dict[str, dict[str, Any]]:
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     for name, table in tables.items():
-        if not isinstance(table, dict) or not table.get("columns") or "rows" not in table:
-            raise UserError(f"{path}: the table {name} needs columns and rows")
+        if not isinstance(table, dict) or not table.get("columns") or not {"rows", "benchmark"} & table.keys():
+            raise UserError(f"{path}: the table {name} needs columns and rows, or a benchmark")
         for column in table["columns"]:
             if not isinstance(column, dict) or not {"head", "show"} <= column.keys():
                 raise UserError(f"{path}: a column of {name} needs head and show, not {column}")
-    return tables
+    return {name: measured.resolve(table, results) if "benchmark" in table else table for name, table in tables.items()}
 
 
 def cells(table: Mapping[str, Any], records: Records) -> tuple[list[str], list[list[str]]]:
@@ -124,7 +126,7 @@ def spread(values: Sequence[float], digits: int = 2, deviation: bool = True) -> 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[Mapping[str, Any]]) -> str:
     """A table in Markdown; columns that show numbers stand right."""
-    right = ["/" in column["show"] or column["show"] in _NUMBERS for column in columns]
+    right = [column.get("right", "/" in column["show"] or column["show"] in _NUMBERS) for column in columns]
     lines = [heads, ["---:" if r else "---" for r in right], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

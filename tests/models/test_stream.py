@@ -179,6 +179,39 @@ def test_network_step_sees_changed_weights(change):
         torch.testing.assert_close(answer, wanted[:, t], rtol=0, atol=1e-9)
 
 
+def test_silence_leaves_no_subnormal_numbers():
+    torch.manual_seed(0)
+    layer = {"neuron": "sltt", "d_state": 8, "dt_min": 0.05, "dt_max": 0.1}
+    model = {"d_model": 8, "n_layers": 2, "norm": "none", "prenorm": True, "layer": layer}
+    heads = {"encoder": {"kind": "linear", "d_input": 1}, "decoder": {"kind": "per_step", "d_output": 2}}
+    network = Network({"model": model, **heads}).eval()
+    with torch.no_grad():
+        for bias in (network.encoder.bias, *(layer.mix.bias for layer in network.backbone.layers)):
+            bias.zero_()
+    x = np.zeros((1, 12000, 1), np.float32)
+    x[:, :50] = np.random.default_rng(0).standard_normal((50, 1))
+    engine, backbone = StreamEngine(network), EventEngine(network.backbone)
+    answers = engine.run(x)
+    backbone.run(x[0] @ network.encoder.weight.detach().numpy().T)
+    for state in (engine._h, engine._u, *backbone._state):
+        assert not ((state != 0) & (np.abs(state) < np.finfo(np.float32).tiny)).any()
+    assert np.abs(answers[0, -1] - network.decoder.output.bias.detach().numpy()).max() < 1e-15
+
+
+def test_network_step_sees_a_state_that_was_changed_by_hand():
+    network = _network()
+    x, constants = _input(network, 1, 12), network.backbone.recurrence()
+    state = network.initial_state(1)
+    for change in (lambda m, u: u.add_(0.3), lambda m, u: setattr(u, "data", u + 0.3), lambda m, u: m.mul_(2)):
+        for t in range(8):
+            _, state = network.step(x[:, t], state)
+        change(*state.layers[1])
+        for layers in (state.layers, state.layers[::-1]):
+            given = state._replace(layers=layers)
+            wanted, _ = network.step(x[:, 9], given, constants)
+            torch.testing.assert_close(network.step(x[:, 9], given)[0], wanted, rtol=0, atol=1e-9)
+
+
 def test_hooks_and_foreign_neurons_take_the_plain_way():
     network, calls = _network(), []
     x = _input(network, 1, 20)

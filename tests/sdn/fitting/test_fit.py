@@ -13,11 +13,14 @@ import torch
 
 import train
 from sdn.errors import UserError
-from sdn.fitting import plots
+from sdn.fitting import cli, plots
 from sdn.fitting import run as fit_run
 from sdn.fitting.checkpoint import load_checkpoint, load_sdn
 from sdn.fitting.data import load
 from sdn.fitting.fit import Fit, FitConfig
+from sdn.fitting.metrics import evaluate
+from sdn.fitting.reduce import reduce
+from sdn.fitting.sharpen import sharpen
 from sdn.lock import owned
 from sdn.network import SDN
 from sdn.weights import load_reduced
@@ -44,10 +47,15 @@ def blank_pictures(monkeypatch):
 
 @pytest.fixture
 def fit(data_file, tmp_path):
-    """``fit(*options)`` runs train.py on small data in this process; ``fit.dir`` is its folder."""
+    """``fit(*options)`` runs train.py on small data in this process; ``fit.dir`` is its folder.
+
+    No refinement, which takes a minute, unless it is asked for.
+    """
 
     def run(*options, training=None, test=None, where="--save"):
         training, test = training or data_file(), test or data_file("test")
+        if where == "--save" and "--refine" not in options:
+            options = (*options, "--refine", "0")
         return train.main(["--training", str(training), "--test", str(test), where, str(run.dir), *options])
 
     run.dir = tmp_path / "exp"
@@ -148,12 +156,12 @@ def test_resume_equals_unbroken_run(fit, monkeypatch, n_layers):
     fit.dir = unbroken.with_name("broken")
     with monkeypatch.context() as patch:
 
-        def breaks(self, current, mem, lr, whole=Fit.step):
+        def breaks(self, batches, rates, whole=Fit.steps):
             if self.epoch == 2:
                 raise KeyboardInterrupt
-            return whole(self, current, mem, lr)
+            return whole(self, batches, rates)
 
-        patch.setattr(Fit, "step", breaks)
+        patch.setattr(Fit, "steps", breaks)
         assert fit(*options) == 130
     assert len(table(fit.dir)) == 2
     assert fit(where="--resume") == 0
@@ -166,7 +174,7 @@ def test_resume_equals_unbroken_run(fit, monkeypatch, n_layers):
 def test_resume_equals_unbroken_run_after_sigkill(fit, data_file):
     """Killed at whatever point of an epoch the moment falls on."""
     files = {"training": data_file(number=400, timestep=128), "test": data_file("test")}
-    options = ["--epochs", "8", "--batch_size", "4"]
+    options = ["--epochs", "8", "--batch_size", "4", "--refine", "0"]
     killed = fit.dir
     command = [sys.executable, "train.py", *(f"--{role}={path}" for role, path in files.items())]
     process = subprocess.Popen(
@@ -197,12 +205,12 @@ def broken_off(fit, monkeypatch, epoch, *options):
     """A fit that Ctrl-C ends in the given epoch."""
     with monkeypatch.context() as patch:
 
-        def breaks(self, current, mem, lr, whole=Fit.step):
+        def breaks(self, batches, rates, whole=Fit.steps):
             if self.epoch == epoch:
                 raise KeyboardInterrupt
-            return whole(self, current, mem, lr)
+            return whole(self, batches, rates)
 
-        patch.setattr(Fit, "step", breaks)
+        patch.setattr(Fit, "steps", breaks)
         assert fit(*options) == 130
 
 
@@ -350,7 +358,7 @@ def test_test_data_of_another_neuron_are_refused(fit, data_file, capsys):
 
 
 def test_loss_that_is_not_finite_stops_with_a_sentence(fit, monkeypatch, capsys):
-    monkeypatch.setattr(Fit, "step", lambda *_: math.nan)
+    monkeypatch.setattr(Fit, "steps", lambda *_: [math.nan])
     assert fit("--epochs", "2") == 2
     assert capsys.readouterr().err.count("the loss became nan in epoch 1, step 1; lower --lr (0.01)") == 1
     assert "the loss became nan" in (fit.dir / "exp.log").read_text()
@@ -385,6 +393,55 @@ def test_refine_improves_on_the_fit(fit):
     assert fit("--epochs", "3", "--refine", "5") == 0
     refined = json.loads((fit.dir / "report.json").read_text())
     assert refined["test"]["mae_mean"] < plain["test"]["mae_mean"]
+
+
+def test_refinement_by_default_where_it_is_written_for(fit, data_file, monkeypatch):
+    monkeypatch.setattr(cli, "REFINE", 3)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+
+    def steps(name, *options, number=60):
+        files = ["--training", str(data_file(number=number)), "--test", str(data_file("test"))]
+        assert train.main([*files, "--save", str(fit.dir.with_name(name)), "--epochs", "1", *options]) == 0
+        return json.loads((fit.dir.with_name(name) / "report.json").read_text())["config"]["refine"]
+
+    assert steps("one") == 3
+    assert steps("two", "--n_layers", "2") == 0
+    assert steps("few", number=19) == 0
+    assert steps("none", "--refine", "0") == 0
+    reduced = load_reduced(fit.dir.with_name("one") / "sdn.safetensors", tau=0.2)
+    assert reduced.meta["refine_steps"] == 3
+    assert reduced.meta["start"] in ("fitted", "constructed")
+    assert "refinement of the constructed network, step 3/3" in (fit.dir.with_name("one") / "exp.log").read_text()
+
+
+def test_refinement_from_both_starts_keeps_the_better_and_repeats_exactly(data_file):
+    data = load(data_file(number=200, timestep=64))
+    split = [(data.input[part], data.mem[part]) for part in (slice(150), slice(150, 200))]
+    torch.manual_seed(0)
+    start, threads, ends = reduce(SDN().eval(), 0.2), torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            ends.append(sharpen(start, *split, 4, seed=1))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    (one, errors), (two, _) = ends
+    assert all(map(torch.equal, one.buffers(), two.buffers()))
+    assert evaluate(one, *split[1]).mae_mean == min(errors.values())
+    assert one.meta["start"] == min(errors, key=errors.get)
+    narrow = reduce(SDN(d_model=2).eval(), 0.2)
+    assert set(sharpen(narrow, *split, 1)[1]) == {"fitted"}
+
+
+def test_ctrl_c_during_the_refinement_ends_both(data_file):
+    data = load(data_file())
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sharpen(reduce(SDN().eval(), 0.2), (data.input, data.mem), (data.input, data.mem), 10_000, progress=stop)
 
 
 @pytest.mark.gpu

@@ -56,7 +56,7 @@ def test_takes_the_newest_run_beside_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parent))
     monkeypatch.chdir(tmp_path)
     write(Recipe("training", 128, 64, make_law("white"), tau=0.125), tmp_path / "training.pt")
-    options = ["--epochs", "1", "--batch_size", "32", "--num_workers", "0"]
+    options = ["--epochs", "1", "--batch_size", "32", "--num_workers", "0", "--refine", "0"]
     assert not main(["--training", "training.pt", "--test", "training.pt", "--save", "exp1", *options])
     cells = execute(tmp_path)
     assert "exp1/best_checkpoint.pth" in str(cells[1].outputs)
