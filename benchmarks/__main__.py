@@ -27,7 +27,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     usual = [name for name in TABLES if name not in ("exact", "busy")]
     help = "which tables (default: all but exact, and busy, which brings busy processes of its own)"
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=usual, help=help)
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: under 2 minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: a few minutes on two cores")
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's own)")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder for CSV, JSON and PNG")

@@ -117,7 +117,7 @@ def table(device: torch.device, quick: bool) -> Iterator[Row]:
         # Forward reads I and writes s; backward reads the gradient and I and writes dI: two and a half copies.
         steps["floor: 2.5 copies"] = _copies(shape, device)
         case = f"{batch * width} x {length}, forward + backward"
-        measured = interleaved(steps, device, repeats=3 if quick else 5)
+        measured = interleaved(steps, device, repeats=3 if quick else 5, budget=8)
         yield from rows_of("neuron", case, measured, "eager SDN", length, "forward + backward")
         del steps
     yield from _forward(device, batch, width, 1024 if quick else 4096)

@@ -71,9 +71,9 @@ def _trained(quick: bool) -> Iterator[Row]:
 
 
 def _crossovers(quick: bool) -> Iterator[Row]:
-    rates = (0.1,) if quick else (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
-    widths = () if quick else (32, 64, 128, 256, 1024)
-    streams = () if quick else (4, 16, 64)
+    rates = (0.1,) if quick else (0.01, 0.1, 0.25, 0.5, 0.9)
+    widths = () if quick else (64, 128, 256, 1024)
+    streams = () if quick else (8, 64)
     cases = [(64 if quick else 512, rate, 1, "rate") for rate in rates]
     cases += [(width, 0.1, 1, "width") for width in widths] + [(512, 0.1, many, "streams") for many in streams]
     rng = np.random.default_rng(0)
@@ -211,7 +211,7 @@ def _rows(
     x: float = 0,
     evict: bool = False,
 ) -> Iterator[Row]:
-    taken = latencies(found, inputs, 0.2 if quick else 0.7, evict)
+    taken = latencies(found, inputs, 0.2 if quick else 0.5, evict)
     measured = {name: Measured.of(seconds) for name, seconds in taken.items()}
     best = min(m.seconds for name, m in measured.items() if name not in (OURS, STEP))
     for name, m in measured.items():

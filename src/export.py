@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdn.errors import UserError, door
 from sdn.named import Allow
+from src.registry import REGISTRY
 
 if TYPE_CHECKING:
     from models.spike.network import Network
@@ -93,9 +94,13 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
 
     ``facts`` travel with it, beside the data set's name, what its inputs and outputs are
     (:meth:`src.dataloaders.base.SequenceData.facts`) and, where all neurons share one, their ``tau``.
+
+    Raises:
+        UserError: an encoder or decoder that a description has no word for.
     """
     from models.spike.network import build
 
+    _refuse_own_parts(module)
     config = module.config
     model = {key: value for key, value in config["model"].items() if key != "_name_"}
     spec = {
@@ -116,6 +121,21 @@ def network_of(module: SequenceModule, **facts: Any) -> Network:
         head = module.task.head.state_dict()
         tensors |= {f"decoder.{name}": value for name, value in head.items()}
     return build(spec, tensors).eval()
+
+
+def _refuse_own_parts(module: SequenceModule) -> None:
+    """A description names the encoders and decoders of :mod:`models.spike`, and those only."""
+    from src.tasks.language_model import LanguageModel
+
+    for part in ("encoder", "decoder"):
+        name = (module.config[part] or {}).get("_name_")
+        made = type(getattr(module, part))
+        if name not in REGISTRY[part] if name is not None else not isinstance(module.task, LanguageModel):
+            raise UserError(
+                f"the {part} {made.__module__}.{made.__qualname__} is a class of yours, which a network file cannot "
+                "describe; in Python src.module.SequenceModule.from_checkpoint gives the network whole, and "
+                "torch.export takes it"
+            )
 
 
 def _options(dataset: dict[str, Any]) -> dict[str, Any]:

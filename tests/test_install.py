@@ -1,6 +1,8 @@
 """``pip install .`` brings the neurons and the architecture, and they work far from the checkout, alone."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+DEVELOPING = ("requirements-dev.txt", "requirements-benchmark.txt")
+
+STATED = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "hydra": "hydra-core"}
+"""Modules whose package has another name."""
+BROUGHT = {"llvmlite": "numba", "markupsafe": "jinja2", "omegaconf": "hydra-core", "triton": "torch"}
+"""Modules that are a part of what their package offers."""
 
 STREAM = """
 import importlib.abc, sys
@@ -45,6 +53,20 @@ for name in SHIPPED:
     assert torch.isfinite(logits).all()
 print("streamed", sdn.__version__)
 """
+
+
+def test_what_is_imported_is_stated():
+    """Nothing is had by luck, because another package happens to want it."""
+    files = [path for path in ROOT.glob("requirements*.txt") if path.name not in DEVELOPING]
+    lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    stated = {match[0].lower().replace("_", "-") for line in lines if (match := re.match(r"[A-Za-z][\w.-]*", line))}
+    for path in (path for room in ("sdn", "models", "src") for path in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for top in {name.partition(".")[0] for name in names} - {"", "sdn", "models", "src"}:
+                package = STATED.get(top) or BROUGHT.get(top) or top.lower().replace("_", "-")
+                assert top in sys.stdlib_module_names or package in stated, f"{path} imports {top}"
 
 
 def _stream(python: Path | str, folder: Path, environment: dict[str, str]) -> str:

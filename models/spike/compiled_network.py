@@ -128,13 +128,15 @@ class Watch:
 
     def __init__(self, network: nn.Module) -> None:
         modules = list(network.modules())
-        self._owners = [own for m in modules for own in (m._modules, m._parameters, m._buffers) if own]
+        self._owners: list[dict[str, Any]] = [
+            own for m in modules for own in (m._modules, m._parameters, m._buffers) if own
+        ]
         self._parts = list(self._now_parts())  # held, so that no other object can get the address of one
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self._tensors = [*network.parameters(), *network.buffers()]
         self._versions = list(map(_version, self._tensors))
         self._addresses = list(map(Tensor.data_ptr, self._tensors))
-        self._contents = [piece for t in self._tensors for piece in _pieces(raw(t))]
+        self._contents = [piece for t in self._tensors for piece in _pieces(memoryview(raw(t)))]
         self._turn = itertools.cycle(self._contents)
 
     def _now_parts(self) -> Iterator[object]:
@@ -156,7 +158,7 @@ class Watch:
         return now.tobytes() == then
 
 
-def _pieces(content: memoryview | bytes) -> Iterator[tuple[memoryview, bytes]]:
+def _pieces(content: memoryview) -> Iterator[tuple[memoryview, bytes]]:
     """A tensor's memory and what is in it, 16 KiB at a time; bytes compare as fast as memory is read, views do not."""
     for start in range(0, len(content), 1 << 14):
         piece = content[start : start + (1 << 14)]

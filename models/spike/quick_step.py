@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import operator
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -76,11 +76,11 @@ def quick_step(network: Network, x: Tensor, state: NetworkState, rate: float) ->
         except UserError:  # a part the loops do not compute: the plain way does, or says why not
             kept.plain = True
             return None
-    return _run(kept, x, state)
+    return _run(kept, kept.net, x, state)
 
 
-def _run(kept: _Kept, x: Tensor, state: NetworkState) -> tuple | None:
-    net, dtype, kernels, summary = kept.net, kept.dtype, compiled_kernels(), state.summary
+def _run(kept: _Kept, net: CompiledNetwork, x: Tensor, state: NetworkState) -> tuple | None:
+    dtype, kernels, summary = kept.dtype, compiled_kernels(), state.summary
     if net.n_tokens is None:
         if x.dtype != dtype or x.ndim != 2 or x.shape[1] != net.d_input:
             return None
@@ -135,14 +135,14 @@ class _Left:
         self.h, self.u = h, u
         modes = torch.from_numpy(h.view(np.complex64 if h.dtype == np.float32 else np.complex128)).unbind()
         self.views = [view for pair in zip(modes, torch.from_numpy(u).unbind(), strict=True) for view in pair]
-        self.addresses = list(map(Tensor.data_ptr, self.views))
+        self.addresses = [view.data_ptr() for view in self.views]
 
     def layers(self) -> State:
         return list(zip(self.views[::2], self.views[1::2], strict=True))
 
     def blocks(self, layers: State, B: int) -> tuple[NDArray, NDArray] | None:
         """Copies of the blocks, if ``layers`` is this state: the same tensors, in the memory they had."""
-        given = list(itertools.chain.from_iterable(layers))
+        given: list[Any] = list(itertools.chain.from_iterable(layers))
         if self.u.shape[1] != B or len(given) != len(self.views) or not all(map(operator.is_, given, self.views)):
             return None
         if list(map(Tensor.data_ptr, given)) != self.addresses:

@@ -9,4 +9,4 @@ from ..kernels.compiler import compiler
 
 __all__ = ["jit"]
 _FILES = (Path(__file__).with_name(f"{part}.py") for part in ("passes", "team"))
-jit = compiler([*(Path(module.__file__) for module in (atomic, cpu_jit, simd)), *_FILES])
+jit = compiler([*map(Path, (atomic.__file__, cpu_jit.__file__, simd.__file__)), *_FILES])

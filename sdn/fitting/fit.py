@@ -28,7 +28,7 @@ from .metrics import SpikeMetrics, SpikeScore
 try:
     from . import fused
 except ImportError:  # no numba, or it may not compile
-    fused = None
+    fused = None  # type: ignore[assignment]
 
 # Share of the training sequences kept for validation.
 VALIDATION = 0.1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class Fused:
             while not help_out(me, rows, *self.data, self.T, self.d, self.k, *team):
                 time.sleep(_NAP)  # the leader has no core, or nothing to share
 
-        done = beside(work, [lambda me=me: help_on(me) for me in range(1, threads)])
+        done = beside(work, [partial(help_on, me) for me in range(1, threads)])
         self._scatter(theta, running, moments, count + done)
         return losses[:done].tolist()
 

@@ -195,7 +195,11 @@ def _finish(fit: Fit, test: NeuronData, directory: Path, facts: dict[str, Any]) 
 def _refine(fit: Fit, reduced: ReducedSDN) -> ReducedSDN:
     """The network after ``--refine`` steps, with a progress bar where somebody is looking and lines in the log."""
     steps = fit.config.refine
-    training, validation = (tuple(x.cpu() for x in fit.batch(part)) for part in (fit.training, fit.validation))
+
+    def drawn(part: Tensor) -> tuple[Tensor, Tensor]:
+        current, mem = fit.batch(part)
+        return current.cpu(), mem.cpu()
+
     done: dict[str, int] = {}
     with tqdm(desc="refinement", total=1.0, bar_format=_SHARE, leave=False, disable=None) as bar:
 
@@ -208,7 +212,7 @@ def _refine(fit: Fit, reduced: ReducedSDN) -> ReducedSDN:
                     "refinement of the {} network, step {}/{}: held-out error {:.3g}", start, step, steps, error
                 )
 
-        sdn, errors = sharpen(reduced, training, validation, steps, fit.config.seed, progress)
+        sdn, errors = sharpen(reduced, drawn(fit.training), drawn(fit.validation), steps, fit.config.seed, progress)
     ends = ", ".join(f"{name} {error:.3g}" for name, error in errors.items())
     logger.info("refined from both starts, MAE on the validation sequences: {}", ends)
     return sdn

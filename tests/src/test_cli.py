@@ -109,6 +109,22 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "train", *SMALL, *words]
 
 
+@pytest.mark.slow
+def test_a_sweep_of_jobs_side_by_side(tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    quick = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.sweep.dir=sweep", "optimizer.lr=0.01,0.02")
+    launcher = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10")
+    words = [sys.executable, "-m", "train", "-m", *SMALL, *launcher, *quick]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    own = environment(tmp_path) | {"PYTHONPATH": path}
+    done = subprocess.run(words, cwd=tmp_path, env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, *rows = (tmp_path / "sweep/results.csv").read_text().splitlines()
+    assert "optimizer.lr" in header
+    assert [row.split(",")[1] for row in rows] == ["0.01", "0.02"]
+    assert "results.csv" in done.stdout
+
+
 def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path: Path):
     """SIGKILL without warning; the resumed run ends with the figures of one that was never stopped."""
     options = ("trainer.max_epochs=3", "loader.batch_size=20")

@@ -71,6 +71,14 @@ class Say(Callback):
 def function(*args, **kwargs):
     open("called", "w").close()
 '''
+WHOLE = """
+import sys, torch, mypkg.parts
+from src.module import SequenceModule
+network, x = SequenceModule.from_checkpoint(sys.argv[1]), torch.randn(2, 30, 1)
+with torch.no_grad():
+    program = torch.export.export(network, (x,))
+    print(torch.allclose(program.module()(x), network(x), atol=1e-5))
+"""
 TINY = ["model.d_model=8", "model.n_layers=1", "model.layer.neuron=sltt", "trainer.max_epochs=1"]
 TINY += ["trainer.accelerator=cpu", "logger.tensorboard=false", "hydra.run.dir=run"]
 
@@ -106,6 +114,17 @@ def test_every_part_may_be_the_users_own(outside, tmp_path: Path):
     assert refused.returncode == 2
     assert "add --allow mypkg.parts" in refused.stderr
     assert outside("-m", "src.evaluate", checkpoint, "--limit", "20", "--allow", "mypkg").returncode == 0
+
+    for file in ("own.safetensors", "own.onnx"):
+        done = outside("-m", "src.export", checkpoint, file, "--allow", "mypkg")
+        assert done.returncode == 2
+        assert (
+            "the encoder mypkg.parts.Encoder is a class of yours, which a network file cannot describe" in done.stderr
+        )
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / file).exists()
+    done = outside("-c", WHOLE, checkpoint)
+    assert done.stdout.strip() == "True", done.stderr
 
 
 def test_a_data_set_of_the_users_trains_evaluates_exports_and_streams(outside, tmp_path: Path):
