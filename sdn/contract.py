@@ -45,12 +45,15 @@ class Neuron(nn.Module):
     Attributes:
         binary: every output is 0 or 1, so spikes may be kept in a byte each. False also where values are graded.
         threshold: a learnable threshold makes sense: a layer divides the current by it.
+        any_layout: forward is as quick on a current that lies channels last in memory, and answers in that layout;
+            others are given contiguous ones.
         streams, event_engine, onnx, nir: what it can do; what it cannot is refused by :func:`require`. The last three
             need :meth:`constants`.
     """
 
     binary: bool = False
     threshold: bool = True
+    any_layout: bool = False
     streams: bool = True
     event_engine: bool = False
     onnx: bool = False

@@ -42,7 +42,7 @@ class ALIF(Neuron):
         UserError: an option out of range.
     """
 
-    binary = True
+    binary = any_layout = True
     logit_tau: nn.Parameter
     logit_rho: nn.Parameter
     raw_beta: nn.Parameter

@@ -16,7 +16,7 @@ from ..errors import UserError
 class GELU(Neuron):
     """``I (B, H, L) -> gelu(I)``, element by element; nothing to remember and no threshold to learn."""
 
-    threshold = False
+    threshold, any_layout = False, True
 
     def initial_state(
         self, batch: int, channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None

@@ -46,7 +46,7 @@ class ResonateAndFire(Neuron):
         UserError: an option out of range.
     """
 
-    binary = True
+    binary = any_layout = True
 
     def __init__(
         self,
