@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import operator
+from typing import Any
 
 import torch
 
 from sdn.errors import UserError
 
 
-def whole(least: int = 1, **named: object) -> None:
+def whole(least: int = 1, **named: Any) -> None:
     """Refuse what is no whole number of at least ``least``.
 
     Raises:
