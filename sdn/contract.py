@@ -45,12 +45,15 @@ class Neuron(nn.Module):
     Attributes:
         binary: every output is 0 or 1, so spikes may be kept in a byte each. False also where values are graded.
         threshold: a learnable threshold makes sense: a layer divides the current by it.
+        any_layout: forward is as quick on a current that lies channels last in memory, and answers in that layout;
+            others are given contiguous ones.
         streams, event_engine, onnx, nir: what it can do; what it cannot is refused by :func:`require`. The last three
             need :meth:`constants`.
     """
 
     binary: bool = False
     threshold: bool = True
+    any_layout: bool = False
     streams: bool = True
     event_engine: bool = False
     onnx: bool = False
@@ -87,11 +90,14 @@ class Neuron(nn.Module):
         """The current ``(B, H)`` or ``(B, H, L)`` in units of the threshold; in float32 at least.
 
         Raises:
-            UserError: a threshold that is not above 0.
+            UserError: a threshold that is not above 0, or not one a channel.
         """
         x = current if current.dtype == torch.float64 else current.float()
         if v_th is None:
             return x
+        H = current.shape[-1 if current.ndim == 2 else -2]
+        if v_th.ndim > 1 or v_th.numel() not in (1, H):
+            raise UserError(f"a threshold per channel has shape ({H},) for {H} channels, not {tuple(v_th.shape)}")
         v_th = check_threshold(v_th).to(x.device)
         return x / (v_th if current.ndim == 2 else v_th.unsqueeze(-1))
 
@@ -102,6 +108,15 @@ class Neuron(nn.Module):
                 f"a neuron takes currents (batch, channels, time) of a float type, not {current.dtype} "
                 f"{tuple(current.shape)}"
             )
+
+    def check_state(self, current: Tensor, state: Any) -> None:
+        """Raise :class:`UserError` unless ``state`` has the rows of ``current (B, ...)``: others would be broadcast."""
+        for part in state if isinstance(state, (tuple, list)) else (state,):
+            if isinstance(part, Tensor) and part.shape[:1] != current.shape[:1]:
+                raise UserError(
+                    f"the neuron's state is of {len(part) if part.ndim else 'no'} rows and the current of "
+                    f"{len(current)}; make one with initial_state({len(current)}, ...)"
+                )
 
     def _unroll(self, current: Tensor, state: Any, v_th: Tensor | None) -> tuple[Tensor, Any]:
         return self._over_time(current, state, None, lambda i_t, state: self.step(i_t, state, v_th))
@@ -119,6 +134,7 @@ class Neuron(nn.Module):
         if state is None:
             real = torch.float64 if current.dtype == torch.float64 else torch.float32
             state = self.initial_state(current.shape[0], current.shape[1], device=current.device, dtype=real)
+        self.check_state(current, state)
         out = []
         for x_t in x.unbind(-1):
             s, state = step(x_t, state)

@@ -29,7 +29,10 @@ RESETS: tuple[Reset, ...] = ("hard", "soft")
 
 def check_tau(tau: float) -> float:
     """Return ``tau`` as a float, or raise :class:`UserError` unless 0 < tau < 1 (decay per step)."""
-    value = float(tau)
+    try:
+        value = float(tau)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        value = 0.0
     if not 0.0 < value < 1.0:
         raise UserError(f"tau is the membrane's decay per step and must lie between 0 and 1, not {tau}")
     return value

@@ -61,10 +61,12 @@ class _Exact(Neuron):
     @torch.no_grad()
     def step(self, current: Tensor, u: Tensor, v_th: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One exact step without gradient: ``(I_t, u_{t-1}) -> (s_t, u_t)``, all ``(B, H)``."""
+        self.check_state(current, u)
         return lif_step(current if v_th is None else self.scaled(current, v_th), u, *self.constants())
 
     def scan(self, current: Tensor, u0: Tensor | None = None, v_th: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Exact spikes ``(B, H, L)`` and the potential ``(B, H)`` after them, from ``u0``; no gradient."""
+        self.check_state(current, u0)
         tau, u_r, reset = self.constants()
         return ops.lif_scan(current, u0, tau, v_th, u_r, reset)
 
@@ -105,7 +107,7 @@ class LIF(_Exact):
         super().__init__(tau, make_surrogate(surrogate, width))
         if gradient not in _GRADIENTS:
             raise UserError(f"unknown gradient {gradient!r}; choose sltt or bptt")
-        if not float(u_r) < 1.0:
+        if isinstance(u_r, bool) or not isinstance(u_r, (int, float)) or not u_r < 1.0:
             raise UserError(f"the reset value u_r counts in thresholds and must lie below 1, not {u_r}")
         if check_reset(reset) == "soft" and (u_r != 0.0 or learnable_u_r):
             raise UserError(

@@ -4,8 +4,8 @@ Registered with PyTorch as ``sdn::lif`` and ``sdn::surrogate``, so that ``torch.
 autocast they keep the type of their input: the recurrence runs in float32 at least whatever that is, and a spike is
 exact in all of them.
 
-Forward-mode derivatives (``torch.func.jvp``, dual numbers) are computed by the naive recurrence, slowly; the fast
-kernels' gradients cannot be differentiated again, and say so.
+Derivatives of ``torch.func`` and forward-mode ones are computed by the naive recurrence, slowly; the fast kernels'
+gradients cannot be differentiated again, and say so.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def lif(
     """
     if gradient not in ("sltt", "bptt"):
         raise UserError(f"unknown gradient {gradient!r}; choose sltt or bptt")
-    dual = is_dual(current, tau, v_th, u_r)
+    dual = _is_differentiated(current, tau, v_th, u_r)
     if kernels.chosen() == "reference" or dual:
         _check(current, reset)
         x = _scaled(current.to(_real(current)) if dual else current, v_th)
@@ -100,7 +100,7 @@ def surrogate(
     fused = network.n_layers == 1
     if not fused:
         _say_deep()
-    dual = is_dual(current, v_th)
+    dual = _is_differentiated(current, v_th)
     if not fused or dual or kernels.chosen() == "reference":
         x = _scaled(current.to(_real(current)) if dual else current, v_th)
         with torch.no_grad():
@@ -134,6 +134,16 @@ def is_transformed(*values: object) -> bool:
     if torch.compiler.is_compiling():
         return False
     return torch._C._functorch.peek_interpreter_stack() is not None or is_dual(*values)
+
+
+def _is_differentiated(*values: object) -> bool:
+    """Whether a derivative is taken that the registered operators have no rule for: a forward-mode tangent, or one of
+    torch.func (grad, jacrev, ...). A plain vmap runs them sample by sample."""
+    if torch.compiler.is_compiling():
+        return False
+    kinds = torch._C._functorch.TransformType
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() in (kinds.Grad, kinds.Jvp) for level in stack) or is_dual(*values)
 
 
 def _scaled(current: Tensor, v_th: Tensor | None) -> Tensor:

@@ -81,7 +81,10 @@ def load_reduced(source: str | os.PathLike[str] | float, tau: float | None = Non
         path = pretrained_path(source)
         tau = float(source) if tau is None else tau
     else:
-        path = Path(source)
+        try:
+            path = Path(source)
+        except TypeError as error:
+            raise UserError(f"an SDN is named by its file or its decay, not by {source!r}") from error
     if not path.is_file():
         what = "is a folder; name the file in it, such as sdn.safetensors" if path.is_dir() else "does not exist"
         raise UserError(f"the SDN file {path} {what}; {_HELP}")

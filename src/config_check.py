@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "test": bool,
         "overwrite": bool,
         "accept_changed_data": bool,
+        "peer_timeout": float,
         "validate_at_start": bool,
         "monitor": str,
         "monitor_mode": str,
@@ -46,6 +47,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 RANGES: dict[str, tuple[float | None, float | None]] = {
     "train.seed": (0, 2**32 - 1),
     "train.ema": (0, 1),
+    "train.peer_timeout": (0.01, None),
     "loader.batch_size": (1, None),
     "loader.eval_batch_size": (1, None),
     "loader.num_workers": (0, None),

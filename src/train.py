@@ -197,18 +197,25 @@ def _fit(
 
 def _farewell(stop: Stopped, config: dict[str, Any]) -> BaseException:
     """What ends the process after a signal: code 130 or 143, and one line that says where to go on."""
-    from src.checkpoint import candidates
-
-    kept = stop.kept or next(iter(candidates(Path("checkpoints").resolve())), None)
+    kept = stop.kept
     text = "stopped by the user" if stop.number == signal.SIGINT else "stopped by SIGTERM"
     text += "" if stop.step is None else f" after step {stop.step}"
-    if config["train"]["mode"] == "fit" and kept is not None and kept.is_file():
-        again = "the same command again, or " if config["tolerance"]["id"] is not None else ""
-        text += f"; go on with {again}train.ckpt={kept}"
+    text += _go_on(config, kept)
     if stop.number == signal.SIGINT:
         return KeyboardInterrupt(text)
     print(text, file=sys.stderr, flush=True)
     return SystemExit(128 + stop.number)
+
+
+def _go_on(config: dict[str, Any], kept: Path | None = None) -> str:
+    """``; go on with train.ckpt=...``, of ``kept`` or the newest checkpoint of this folder; empty if there is none."""
+    from src.checkpoint import candidates
+
+    kept = kept or next(iter(candidates(Path("checkpoints").resolve())), None)
+    if config["train"]["mode"] != "fit" or kept is None or not kept.is_file():
+        return ""
+    again = "the same command again, or " if config["tolerance"]["id"] is not None else ""
+    return f"; go on with {again}train.ckpt={kept}"
 
 
 def _test(trainer: pl.Trainer, module: SequenceModule, checkpoint: Path | None) -> dict[str, float]:

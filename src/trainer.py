@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from sdn.errors import UserError, reason
 from src.callbacks.averaging import Averaging
 from src.callbacks.interruption import Interruption
 from src.checkpoint_io import AtomicCheckpointIO
+from src.loggers import CSVLog, GoOn, tensorboard
 from src.registry import build, check_arguments
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ def make_trainer(config: Mapping[str, Any]) -> pl.Trainer:
     plugins = arguments.pop("plugins", None) or []
     loggers = make_loggers(config)
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **arguments,
             logger=loggers or False,
             callbacks=make_callbacks(config, bool(loggers)),
@@ -43,6 +45,9 @@ def make_trainer(config: Mapping[str, Any]) -> pl.Trainer:
             enable_progress_bar=_bar(config),
             use_distributed_sampler=False,  # the loaders know their share
         )
+        if hasattr(trainer.strategy, "_timeout"):  # one process alone has nothing to wait for
+            trainer.strategy._timeout = timedelta(minutes=config["train"]["peer_timeout"])
+        return trainer
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer: {reason(error)}") from error
 
@@ -63,7 +68,7 @@ def make_callbacks(config: Mapping[str, Any], logging_on: bool) -> list[Callback
     built = [callback for callback in built if callback is not None]
     averages = [callback for callback in built if isinstance(callback, Averaging)]
     # weights are averaged before anything looks at them, and the run stops after everything else is done
-    return [*averages, *(callback for callback in built if callback not in averages), Interruption()]
+    return [*averages, *(callback for callback in built if callback not in averages), GoOn(), Interruption()]
 
 
 def _bar(config: Mapping[str, Any]) -> bool:
@@ -77,11 +82,9 @@ def make_loggers(config: Mapping[str, Any]) -> list[Logger]:
     """CSV and TensorBoard in ``logs/``, and wandb if a project is named."""
     loggers: list[Logger] = []
     if config["logger"]["csv"]:
-        loggers.append(CSVLogger("logs", name="", version=""))
+        loggers.append(CSVLog("logs"))
     if config["logger"]["tensorboard"] and importlib.util.find_spec("tensorboard"):
-        from pytorch_lightning.loggers import TensorBoardLogger
-
-        loggers.append(TensorBoardLogger("logs", name="tensorboard", version=""))
+        loggers.append(tensorboard("logs"))
     wandb = config["wandb"]
     if wandb and wandb["project"] and (logger := _wandb(wandb)):
         loggers.append(logger)

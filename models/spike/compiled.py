@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdn.kernels import cpu_jit, simd  # the first says where nothing is compiled
 from sdn.kernels.compiler import compiler
+from sdn.kernels.simd_psi import FILES
 
 __all__ = ["jit"]
-_FILES = (Path(__file__).with_name(f"{part}_kernels.py") for part in ("conv", "mix", "mode", "norm"))
-jit = compiler([Path(cpu_jit.__file__), Path(simd.__file__), *_FILES])
+_FILES = (Path(__file__).with_name(f"{part}_kernels.py") for part in ("conv", "dense", "mix", "mode", "neuron", "norm"))
+jit = compiler([*FILES, *_FILES])

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from sdn.checksum import raw
 from sdn.errors import UserError
 
-from .constants import EVERY_STEP, LAST, NORMS, POOL, step_constants
+from .constants import EVERY_STEP, LAST, NORMS, POOL, float_type, step_constants
 from .gate import refuse_not_finite
 from .heads import EmbeddingEncoder, LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
+from .ssm import SpikingSSM
 
 if TYPE_CHECKING:
     from .network import Network
@@ -48,9 +49,9 @@ class CompiledNetwork:
 
     def __init__(self, network: Network, rate: float = 1.0, dtype: Any = np.float32) -> None:
         kernels()
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise UserError(f"the engine computes in float32 or float64, not {self.dtype}")
+        if not isinstance(getattr(network, "backbone", None), SpikingSSM):
+            raise UserError(f"an engine runs a models.spike.Network, not {type(network).__name__}")
+        self.dtype = float_type(dtype)
         if network.training:
             raise UserError("a model streams with fixed statistics and no dropout; call model.eval() first")
         refuse_windows(network.encoder)
@@ -110,7 +111,8 @@ class CompiledNetwork:
         if x.ndim != 3 or x.shape[0] != batch or x.shape[2] != self.d_input or x.dtype.kind not in "fiub":
             wanted = f"({batch}, L, {self.d_input})" if x.ndim != 2 else f"({batch}, {self.d_input})"
             raise UserError(f"this engine takes numbers {wanted}, not {x.dtype} {x.shape}")
-        xs = np.ascontiguousarray(x, self.dtype)
+        with np.errstate(over="ignore"):  # it becomes infinite, which is refused
+            xs = np.ascontiguousarray(x, self.dtype)
         if not kernels().finite(xs.reshape(-1)):
             raise refuse_not_finite()
         return xs, self._no_ids

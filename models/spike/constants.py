@@ -9,8 +9,9 @@ The modes of such an engine are h / B of the model's.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +50,21 @@ class StepConstants(NamedTuple):
     weight: Tensor
     bias: Tensor
     norms: list[FoldedNorm]
+
+
+def float_type(dtype: Any) -> np.dtype:
+    """The type an engine computes in.
+
+    Raises:
+        UserError: neither float32 nor float64.
+    """
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise UserError(f"the engine computes in float32 or float64, not {dtype!r}")
+    return found
 
 
 @torch.no_grad()

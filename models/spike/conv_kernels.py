@@ -19,9 +19,10 @@ import math
 
 import numpy as np
 
-from sdn.kernels.simd import WIDTH, absolute, at_least, fma, fnma, full, load, select, splat, store, total
+from sdn.kernels.simd import WIDTH, broadcast, fma, fnma, full, load, splat, store, total
 
 from .compiled import jit
+from .neuron_kernels import adjoint, respond
 
 STEP = 2 * WIDTH
 
@@ -64,7 +65,7 @@ def plan(n: int, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, np.n
 @jit
 def _turn(buf, p, re, im, tw, i):
     """Store (re, im) times the twiddle at ``i`` as point ``p``."""
-    c, s = splat(tw[i]), splat(tw[i + 1])
+    c, s = broadcast(tw, i), broadcast(tw, i + 1)
     store(buf, p * STEP, fnma(im, s, re * c))
     store(buf, p * STEP + WIDTH, fma(im, c, re * s))
 
@@ -72,7 +73,7 @@ def _turn(buf, p, re, im, tw, i):
 @jit
 def _turned_back(buf, p, tw, i):
     """Point ``p`` times the conjugate of the twiddle at ``i``."""
-    re, im, c, s = load(buf, p * STEP), load(buf, p * STEP + WIDTH), splat(tw[i]), splat(tw[i + 1])
+    re, im, c, s = load(buf, p * STEP), load(buf, p * STEP + WIDTH), broadcast(tw, i), broadcast(tw, i + 1)
     return fma(im, s, re * c), fnma(re, s, im * c)
 
 
@@ -321,24 +322,16 @@ def _times(buf, kernel, base, n):
 
 
 @jit
-def _neuron(buf, half, out, row, tau, u_r, soft, L, H):
-    """From the currents of one sample to the potentials before the spike, ``out[row]`` on; see :mod:`sdn.lif`."""
-    one, zero = splat(buf.dtype.type(1)), splat(buf.dtype.type(0))
-    decay, reset, u = splat(tau), splat(u_r), zero
-    for t in range(L):
-        before = decay * u + load(buf, t * STEP + half * WIDTH)
-        store(out, row + t * H, before)
-        u = select(at_least(before, one), before - one if soft else reset, before)
+def forward(
+    first, last, x, lengths, spectrum, out, kind, tau, u_r, sdn, sizes, L, H, n, factors, begin, tw
+) -> None:  # fmt: skip
+    """Convolution and neuron, ``out (B, L, H)`` of ``x (B, L, H)``, of which sample b has ``lengths[b]`` steps.
 
-
-@jit
-def forward(first, last, x, lengths, spectrum, out, tau, u_r, soft, L, H, n, factors, begin, tw) -> None:
-    """Potentials before the spike ``out (B, L, H)`` of ``x (B, L, H)``, of which sample b has ``lengths[b]`` steps.
-
-    Task q is the pair of samples q % pairs of the channel block q // pairs.
+    Task q is the pair of samples q % pairs of the channel block q // pairs. ``kind``, ``tau``, ``u_r``, ``sdn`` and its
+    ``sizes`` d, k and :func:`models.spike.neuron_kernels.room`: the neuron.
     """
     B = lengths.size
-    pairs, buf = (B + 1) // 2, np.empty(n * STEP, x.dtype)
+    pairs, buf, work = (B + 1) // 2, np.empty(n * STEP, x.dtype), np.empty(sizes[2], x.dtype)
     for q in range(first, last):
         block, pair = q // pairs, q % pairs
         channel, kernel = block * WIDTH, block * n * STEP
@@ -355,29 +348,10 @@ def forward(first, last, x, lengths, spectrum, out, tau, u_r, soft, L, H, n, fac
             transform(buf, n, factors, begin, tw, False)
             _times(buf, spectrum, kernel, n)
             transform_back(buf, n, factors, begin, tw, False)
-            _neuron(buf, 0, out, (a + alone) * L * H + channel, tau, u_r, soft, L, H)
+            row = (a + alone) * L * H + channel
+            respond(buf, 0, out, row, kind, tau, u_r, sdn, sizes, channel, work, L, H)
             if fine and b > a:
-                _neuron(buf, 1, out, b * L * H + channel, tau, u_r, soft, L, H)
-
-
-@jit
-def _adjoint(buf, half, grad, before, row, tau, soft, through_time, L, H, until):
-    """The gradient at the currents of one sample from that at its spikes; returns whether it is finite."""
-    one, zero = splat(buf.dtype.type(1)), splat(buf.dtype.type(0))
-    decay, carry, seen, at = splat(tau), zero, zero, half * WIDTH
-    for i in range(L):
-        t = L - 1 - i
-        u = load(before, row + t * H)
-        psi = one - absolute(u - one)
-        g = load(grad, row + t * H) * select(at_least(zero, psi), zero, psi)
-        if through_time:
-            g = g + (carry if soft else select(at_least(u, one), zero, carry))
-            carry = decay * g
-        seen = fma(g, zero, seen)
-        store(buf, t * STEP + at, g)
-    for t in range(L, until):
-        store(buf, t * STEP + at, zero)
-    return total(seen) == 0
+                respond(buf, 1, out, b * L * H + channel, kind, tau, u_r, sdn, sizes, channel, work, L, H)
 
 
 @jit
@@ -406,13 +380,15 @@ def _spill(buf, half, out, base, added, row, steps, L, H):
 
 @jit
 def backward(
-    first, last, grad, x, lengths, before, out, base, added, spectrum, sums, parts, blocks, tau, soft, through_time,
+    first, last, grad, x, lengths, before, out, base, added, spectrum, sums, parts, blocks, neuron, tau, u_r, learnt,
     L, H, n, factors, begin, tw,
 ) -> None:  # fmt: skip
     """From the gradient at the spikes, ``grad (B, L, H)``, to that at ``x``: ``out (B, L, H)``, plus ``base`` if
     ``added``; ``sums (parts, blocks, n)`` receives the spectra of the kernels' gradients.
 
     Task q is the share q % parts of the pairs of samples, of the channel block q // parts. ``out`` may be ``grad``.
+    ``neuron``, ``tau``, ``u_r``: see :func:`models.spike.neuron_kernels.adjoint`, whose sums go to ``learnt``
+    ``(2, parts, H)`` unless it is empty.
     """
     B = lengths.size
     pairs, buf, signal = (B + 1) // 2, np.empty(n * STEP, x.dtype), np.empty(n * STEP, x.dtype)
@@ -425,10 +401,15 @@ def backward(
             a, b = 2 * pair, min(2 * pair + 1, B - 1)
             row = a * L * H + channel
             other = b * L * H + channel
-            fine = _adjoint(buf, 0, grad, before, row, tau, soft, through_time, L, H, n // 2)
+            tally, want = part * H + channel, learnt.size > 0
+            fine = adjoint(
+                buf, 0, grad, before, row, channel, neuron, tau, u_r, learnt, tally, want, L, H, n // 2
+            )  # fmt: skip
             fine = _fill(signal, 0, x, row, lengths[a], H, n // 2) and fine
             if b > a:
-                fine = _adjoint(buf, 1, grad, before, other, tau, soft, through_time, L, H, n // 2) and fine
+                fine = adjoint(
+                    buf, 1, grad, before, other, channel, neuron, tau, u_r, learnt, tally, want, L, H, n // 2
+                ) and fine  # fmt: skip
                 fine = _fill(signal, 1, x, other, lengths[b], H, n // 2) and fine
             else:
                 _clear(buf, 1, n // 2)
@@ -436,7 +417,7 @@ def backward(
             for alone in range(1 if fine or a == b else 2):
                 here = row if alone == 0 else other
                 if not fine:
-                    _adjoint(buf, 0, grad, before, here, tau, soft, through_time, L, H, n // 2)
+                    adjoint(buf, 0, grad, before, here, channel, neuron, tau, u_r, learnt, 0, False, L, H, n // 2)
                     _fill(signal, 0, x, here, lengths[a + alone], H, n // 2)
                     _clear(buf, 1, n // 2)
                     _clear(signal, 1, n // 2)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sdn.errors import UserError
 
-from .constants import NORMS, step_constants
+from .constants import NORMS, float_type, step_constants
 from .gate import as_array, refuse_not_finite
 from .ssm import SpikingSSM
 from .state import State
@@ -41,8 +41,10 @@ class EventEngine:
             from . import event_kernels
         except ImportError as error:
             raise UserError("the event-driven engine is compiled by numba; pip install numba") from error
+        if not isinstance(model, SpikingSSM):
+            raise UserError(f"the event-driven engine runs a models.spike.SpikingSSM, not {type(model).__name__}")
         self._advance, self._finite = event_kernels.advance, event_kernels.finite
-        self.dtype = np.dtype(dtype)
+        self.dtype = float_type(dtype)
         constants = step_constants(model, "event_engine", rate)
         H = model.d_model
         drive = constants.drive
@@ -86,7 +88,7 @@ class EventEngine:
     def step(self, x: ArrayLike | torch.Tensor) -> NDArray:
         """One sample ``(H,)`` -> ``(H,)``; the result is a buffer that the next step overwrites."""
         sample = self._checked(x)
-        if sample.size != self.d_model:
+        if sample.shape not in ((self.d_model,), (1, self.d_model)):
             raise UserError(f"the engine takes samples of shape ({self.d_model},), not {sample.shape}")
         self._call(sample.reshape(1, self.d_model), self._out)
         return self._out[0]
@@ -101,7 +103,8 @@ class EventEngine:
         return out
 
     def _checked(self, x: ArrayLike | torch.Tensor) -> NDArray:
-        array = np.ascontiguousarray(as_array(x), self.dtype)
+        with np.errstate(over="ignore"):  # it becomes infinite, which is refused
+            array = np.ascontiguousarray(as_array(x), self.dtype)
         if not self._finite(array.reshape(-1)):
             raise refuse_not_finite()
         return array
@@ -133,8 +136,11 @@ class EventEngine:
 
         The modes of the engine hold h / B, since B is folded into C.
         """
-        layers = [(modes, membrane) for modes, membrane in state if isinstance(membrane, torch.Tensor)]
-        shapes = [(tuple(modes.shape), tuple(membrane.shape)) for modes, membrane in layers]
+        try:
+            layers = [(modes, membrane) for modes, membrane in state if isinstance(membrane, torch.Tensor)]
+            shapes = [(tuple(modes.shape), tuple(membrane.shape)) for modes, membrane in layers]
+        except (TypeError, ValueError, AttributeError):  # no state at all
+            layers, shapes = [], []
         H = self.d_model
         if shapes != [((1, H, self._state[0].shape[2]), (1, H))] * self.n_layers:
             raise UserError("the engine holds one stream; give a state of batch 1 of the same network")

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdn.errors import UserError
+from sdn.ops import is_transformed
 
 
 def refuse_not_finite(what: str = "a sample") -> UserError:
@@ -26,11 +27,18 @@ def refuse_not_finite(what: str = "a sample") -> UserError:
 
 
 def as_array(x: ArrayLike | Tensor) -> NDArray:
-    """A sample or block as a numpy array; tensors from any device, half precision widened, which numpy may not know."""
+    """A sample or block as a numpy array; tensors from any device, half precision widened, which numpy may not know.
+
+    Raises:
+        UserError: it holds no real numbers.
+    """
     if isinstance(x, Tensor):
         x = x.detach().cpu()
-        return (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
-    return np.asarray(x)
+        x = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"a stream takes real numbers, not {array.dtype}")
+    return array
 
 
 def check_sample(x: Tensor, state: Sequence[Any]) -> None:
@@ -41,11 +49,43 @@ def check_sample(x: Tensor, state: Sequence[Any]) -> None:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
+    if not isinstance(state, (list, tuple)):
+        raise UserError(f"a stream goes on from a state, not from {state!r}; start with initial_state({len(x)})")
     if x.ndim and state:
         check_rows(state, x.shape[0])
     capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
     if x.is_floating_point() and not capturing and not x.is_meta and not bool(torch.isfinite(x).all()):
         raise refuse_not_finite()
+
+
+def check_input(encoder: nn.Module, x: Tensor, ndim: int) -> None:
+    """Refuse what an encoder of numbers or of token ids would not read: another shape, width or type, unknown ids.
+
+    Args:
+        x: ``(B, L, d_input)`` numbers or ids ``(B, L)``; samples of a stream have no L.
+        ndim: dimensions of numbers.
+
+    Raises:
+        UserError: what it reads, and what was given.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not isinstance(x, Tensor):
+        if not isinstance(x, Tensor):
+            raise UserError(f"a network reads tensors, not {type(x).__name__}; torch.as_tensor makes one")
+        return
+    steps = "B, L" if ndim == 3 else "B"
+    if isinstance(encoder, nn.Linear):
+        d, kind = encoder.in_features, encoder.weight.dtype
+        cast = torch.is_autocast_enabled(x.device.type) if x.device.type != "meta" else True
+        fits = x.dtype == kind or (cast and x.is_floating_point())
+        if x.ndim != ndim or x.shape[-1] != d or not fits:
+            raise UserError(f"this network reads numbers ({steps}, {d}) of {kind}, not {tuple(x.shape)} of {x.dtype}")
+    elif isinstance(encoder, nn.Embedding):
+        if x.ndim != ndim - 1 or x.dtype not in (torch.int64, torch.int32):
+            raise UserError(f"this network reads token ids ({steps}) of int64, not {tuple(x.shape)} of {x.dtype}")
+        if x.device.type == "cpu" and x.numel() and not is_transformed(x):
+            low, high = (int(bound) for bound in torch.aminmax(x))
+            if low < 0 or high >= encoder.num_embeddings:
+                raise UserError(f"token ids lie in 0 .. {encoder.num_embeddings - 1}, not in {low} .. {high}")
 
 
 def check_rows(state: Sequence[Any], batch: int) -> None:

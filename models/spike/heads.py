@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from sdn.errors import UserError
 
+from .gate import check_input
 from .lengths import check_lengths, real_steps
 
 Mode = Literal["pool", "last"]
@@ -150,6 +151,7 @@ def encode(encoder: nn.Module, x: Tensor, lengths: Tensor | None = None) -> tupl
 
     An encoder that changes the length has a method ``shorten(lengths)`` and takes ``lengths`` as a second argument.
     """
+    check_input(encoder, x, 3)
     shorten = getattr(encoder, "shorten", None)
     if shorten is None:
         return encoder(x), lengths
@@ -182,6 +184,8 @@ def summarise(h: Tensor, mode: Mode, lengths: Tensor | None = None) -> Tensor:
         UserError: lengths outside 1 .. L.
     """
     check_lengths(lengths, *h.shape[:2])
+    if not h.shape[1] and not torch.compiler.is_compiling():
+        raise UserError("a sequence of no steps has no answer; leave it out")
     if lengths is None:
         return h.mean(1) if mode == "pool" else h[:, -1]
     lengths = lengths.to(h.device)

@@ -28,6 +28,8 @@ def check_lengths(lengths: Tensor | None, B: int, L: int) -> None:
     """
     if lengths is None or torch.compiler.is_compiling():
         return
+    if not isinstance(lengths, Tensor):
+        raise UserError(f"lengths must be a tensor of {B} whole numbers, not {type(lengths).__name__}")
     if lengths.shape != (B,) or lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise UserError(
             f"lengths must be {B} whole numbers, one a sequence, not {tuple(lengths.shape)} of {lengths.dtype}"

@@ -7,19 +7,33 @@ masks m, m' as in :mod:`models.spike.mix`::
 
 The sum over the neurons that fired stays in registers while it grows, so its cost is the firing rate times that of a
 dense product. The gradient of W is such a sum too, over the steps at which a neuron fired; that of the spikes is dense,
-a product of small matrices in registers. Steps are taken ROWS at a time, whose numbers stay in the cache.
+a product of small matrices in registers. Steps are taken ROWS at a time, whose numbers stay in the cache; where more
+than DENSE of their neurons fire, or values are ``graded`` and no spikes, the sums are dense products too.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from sdn.kernels.simd import WIDTH, at_least, bits, exp, fma, load, lowest_bit, splat, store
+from sdn.kernels.simd import WIDTH, at_least, bits, exp, fma, item, load, lowest_bit, splat, store
 
 from .compiled import jit
+from .dense_kernels import ROWS, TILE, gather, outer, product
 
-ROWS = 64
-TILE = 8
+DENSE = 0.4
+"""Firing rate of a piece above which its sums are dense products."""
+
+
+def rows(weight: np.ndarray) -> np.ndarray:
+    """W ``(2H, H)`` for sums over spikes, flat: the weights of a neuron to 4 vectors of a and 4 of b are neighbours.
+
+    Panels of 8 vectors ``(H / 4 WIDTH, H, 2, 4, WIDTH)``, and of 2 for what is left of H, ``(., H, 2, 1, WIDTH)``.
+    """
+    H = weight.shape[1]
+    columns, full = weight.reshape(2, H, H).transpose(0, 2, 1), H // (4 * WIDTH) * 4 * WIDTH
+    parts = [(columns[:, :, :full], 4 * WIDTH), (columns[:, :, full:], WIDTH)]
+    panels = [part.reshape(2, H, -1, width).transpose(2, 1, 0, 3).reshape(-1) for part, width in parts]
+    return np.concatenate(panels)
 
 
 @jit
@@ -38,43 +52,73 @@ def _fired(before, row, keep, masked, sample, H, fired):
 
 
 @jit
-def _sum4(weight, column, width, fired, first, count):
-    """The sum of 4 vectors of the rows ``fired`` of ``weight``, from ``column`` on."""
-    a = splat(weight.dtype.type(0))
-    b, c, d = a, a, a
-    for k in range(first, first + count):
-        at = fired[k] * width + column
-        a = a + load(weight, at)
-        b = b + load(weight, at + WIDTH)
-        c = c + load(weight, at + 2 * WIDTH)
-        d = d + load(weight, at + 3 * WIDTH)
-    return a, b, c, d
+def _count(before, base, rows, H, keep, masked, sample, fired, counts):
+    """:func:`_fired` of all ``rows``, row r from ``fired[r H]`` on; returns how many in all."""
+    found = 0
+    for r in range(rows):
+        counts[r] = _fired(before, base + r * H, keep, masked, sample, H, fired[r * H :])
+        found += counts[r]
+    return found
 
 
 @jit
-def _sum8(weight, column, gap, width, fired, first, count):
-    """Sums of the rows ``fired`` of ``weight``: 4 vectors from ``column`` on, and 4 from ``column + gap`` on."""
-    a = splat(weight.dtype.type(0))
+def _dense(spikes, width, panels, tile, wide, rows, H):
+    """Sums over all rows of weights into the tile, ``(rows, 2H)``."""
+    for column in range(0, 2 * H, 2 * WIDTH):
+        for r in range(0, rows, TILE):
+            product(
+                spikes, width, panels, column * H, H, r * width, tile, r * wide + column, wide, TILE, spikes, False, 0
+            )  # fmt: skip
+
+
+@jit
+def _sum8(rows, base, fired, first, count):
+    """The sum of the rows ``fired`` of a panel of 8 vectors, which begins at ``base``."""
+    a = splat(rows.dtype.type(0))
     b, c, d, e, f, g, h = a, a, a, a, a, a, a
     for k in range(first, first + count):
-        at = fired[k] * width + column
-        a = a + load(weight, at)
-        b = b + load(weight, at + WIDTH)
-        c = c + load(weight, at + 2 * WIDTH)
-        d = d + load(weight, at + 3 * WIDTH)
-        at += gap
-        e = e + load(weight, at)
-        f = f + load(weight, at + WIDTH)
-        g = g + load(weight, at + 2 * WIDTH)
-        h = h + load(weight, at + 3 * WIDTH)
+        at = base + item(fired, k) * 8 * WIDTH
+        a = a + load(rows, at)
+        b = b + load(rows, at + WIDTH)
+        c = c + load(rows, at + 2 * WIDTH)
+        d = d + load(rows, at + 3 * WIDTH)
+        e = e + load(rows, at + 4 * WIDTH)
+        f = f + load(rows, at + 5 * WIDTH)
+        g = g + load(rows, at + 6 * WIDTH)
+        h = h + load(rows, at + 7 * WIDTH)
     return a, b, c, d, e, f, g, h
 
 
 @jit
-def _sum1(weight, column, width, fired, first, count):
-    a = splat(weight.dtype.type(0))
+def _sum2(rows, base, fired, first, count):
+    """The same of a panel of 2 vectors."""
+    a = splat(rows.dtype.type(0))
+    b = a
     for k in range(first, first + count):
-        a = a + load(weight, fired[k] * width + column)
+        at = base + item(fired, k) * 2 * WIDTH
+        a, b = a + load(rows, at), b + load(rows, at + WIDTH)
+    return a, b
+
+
+@jit
+def _sum4(tile, column, width, times, first, count):
+    """The sum of 4 vectors of the rows ``times`` of the tile, from ``column`` on."""
+    a = splat(tile.dtype.type(0))
+    b, c, d = a, a, a
+    for k in range(first, first + count):
+        at = item(times, k) * width + column
+        a = a + load(tile, at)
+        b = b + load(tile, at + WIDTH)
+        c = c + load(tile, at + 2 * WIDTH)
+        d = d + load(tile, at + 3 * WIDTH)
+    return a, b, c, d
+
+
+@jit
+def _sum1(tile, column, width, times, first, count):
+    a = splat(tile.dtype.type(0))
+    for k in range(first, first + count):
+        a = a + load(tile, item(times, k) * width + column)
     return a
 
 
@@ -97,25 +141,33 @@ def _emit(x, y, at, a, b, scale, bias, column, H, after, masked, sample):
 
 
 @jit
-def forward(first, last, x, before, weight, bias, y, keep, after, scale, masked, L, H) -> None:
+def forward(first, last, x, before, graded, weight, panels, bias, y, keep, after, scale, masked, L, H) -> None:
     """``y (B, L, H)`` for tasks ``first`` to ``last``: number q is steps q % n ROWS ... of sample q // n.
 
-    ``weight (H, 2H)``: W transposed; ``keep``, ``after`` ``(B, H)``: m and m', ``scale`` the value of m where it is not
-    0; empty and 1 if not ``masked``.
+    ``before``: u', or what else is ``graded``. ``weight``: W as :func:`rows` lays it out, and in ``panels`` of WIDTH
+    columns, ``(2H / WIDTH, H, WIDTH)``; ``keep``, ``after`` ``(B, H)``: m and m', ``scale`` the value of m where it is
+    not 0; empty and 1 if not ``masked``.
     """
-    n = (L + ROWS - 1) // ROWS
+    n, width, wide = (L + ROWS - 1) // ROWS, H + WIDTH, 2 * H + WIDTH  # an odd number of cache lines
     fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)
-    factor = splat(scale)
+    spikes, tile = np.empty((ROWS + TILE) * width, x.dtype), np.empty((ROWS + TILE) * wide, x.dtype)
+    one, factor = splat(x.dtype.type(1)), splat(scale)
     for q in range(first, last):
         sample, t0 = q // n, q % n * ROWS
         rows = min(ROWS, L - t0)
-        base = (sample * L + t0) * H
-        for r in range(rows):
-            counts[r] = _fired(before, base + r * H, keep, masked, sample, H, fired[r * H :])
+        base, mask = (sample * L + t0) * H, sample * H
+        if graded or _count(before, base, rows, H, keep, masked, sample, fired, counts) > DENSE * rows * H:
+            gather(before, base, rows, H, graded, keep, masked, mask, spikes, width)
+            _dense(spikes, width, panels, tile, wide, rows, H)
+            for r in range(rows):
+                for column in range(0, H, WIDTH):
+                    a, b = load(tile, r * wide + column), load(tile, r * wide + H + column)
+                    _emit(x, y, base + r * H, a, b, one, bias, column, H, after, masked, sample)
+            continue
         column = 0
         while column + 4 * WIDTH <= H:
             for r in range(rows):
-                a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, column, H, 2 * H, fired, r * H, counts[r])
+                a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, 2 * column * H, fired, r * H, counts[r])
                 at = base + r * H
                 _emit(x, y, at, a0, b0, factor, bias, column, H, after, masked, sample)
                 _emit(x, y, at, a1, b1, factor, bias, column + WIDTH, H, after, masked, sample)
@@ -124,8 +176,7 @@ def forward(first, last, x, before, weight, bias, y, keep, after, scale, masked,
             column += 4 * WIDTH
         while column < H:
             for r in range(rows):
-                a = _sum1(weight, column, 2 * H, fired, r * H, counts[r])
-                b = _sum1(weight, H + column, 2 * H, fired, r * H, counts[r])
+                a, b = _sum2(weight, 2 * column * H, fired, r * H, counts[r])
                 _emit(x, y, base + r * H, a, b, factor, bias, column, H, after, masked, sample)
             column += WIDTH
 
@@ -151,130 +202,111 @@ def _add(array, at, value):
 
 
 @jit
-def _product(tile, width, panel, at, depth, row, out, to, stride, rows, keep, masked, mask):
-    """TILE rows of the tile times two panels ``(depth, WIDTH)`` of W, masked, to rows of ``out``."""
-    zero = splat(tile.dtype.type(0))
-    a0, a1, a2, a3, a4, a5, a6, a7 = zero, zero, zero, zero, zero, zero, zero, zero
-    b0, b1, b2, b3, b4, b5, b6, b7 = zero, zero, zero, zero, zero, zero, zero, zero
-    other = at + depth * WIDTH
-    for k in range(depth):
-        v, w, i = load(panel, at + k * WIDTH), load(panel, other + k * WIDTH), row + k
-        x = splat(tile[i])
-        a0, b0 = fma(x, v, a0), fma(x, w, b0)
-        x = splat(tile[i + width])
-        a1, b1 = fma(x, v, a1), fma(x, w, b1)
-        x = splat(tile[i + 2 * width])
-        a2, b2 = fma(x, v, a2), fma(x, w, b2)
-        x = splat(tile[i + 3 * width])
-        a3, b3 = fma(x, v, a3), fma(x, w, b3)
-        x = splat(tile[i + 4 * width])
-        a4, b4 = fma(x, v, a4), fma(x, w, b4)
-        x = splat(tile[i + 5 * width])
-        a5, b5 = fma(x, v, a5), fma(x, w, b5)
-        x = splat(tile[i + 6 * width])
-        a6, b6 = fma(x, v, a6), fma(x, w, b6)
-        x = splat(tile[i + 7 * width])
-        a7, b7 = fma(x, v, a7), fma(x, w, b7)
-    m, n = splat(tile.dtype.type(1)), splat(tile.dtype.type(1))
-    if masked:
-        m, n = load(keep, mask), load(keep, mask + WIDTH)
-    _two(out, to, a0 * m, b0 * n)
-    if rows > 1:
-        _two(out, to + stride, a1 * m, b1 * n)
-    if rows > 2:
-        _two(out, to + 2 * stride, a2 * m, b2 * n)
-    if rows > 3:
-        _two(out, to + 3 * stride, a3 * m, b3 * n)
-    if rows > 4:
-        _two(out, to + 4 * stride, a4 * m, b4 * n)
-    if rows > 5:
-        _two(out, to + 5 * stride, a5 * m, b5 * n)
-    if rows > 6:
-        _two(out, to + 6 * stride, a6 * m, b6 * n)
-    if rows > 7:
-        _two(out, to + 7 * stride, a7 * m, b7 * n)
+def _event_slopes(
+    grad, base, weight, factor, bias, fired, counts, times, often, tile, width, rows, H, after, masked, sample
+):  # fmt: skip
+    """Gradients at [a; b] into the tile; ``times (H, ROWS)`` and ``often`` receive at which steps a neuron fired."""
+    for h in range(H):
+        often[h] = 0
+    for r in range(rows):
+        for k in range(r * H, r * H + counts[r]):
+            h = item(fired, k)
+            count = item(often, h)
+            times[h * ROWS + count] = r
+            often[h] = count + 1
+    column = 0
+    while column + 4 * WIDTH <= H:
+        for r in range(rows):
+            a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, 2 * column * H, fired, r * H, counts[r])
+            at, row = base + r * H, r * width
+            c = column
+            _slopes(grad, at, a0, b0, factor, bias, c, H, after, masked, sample, tile, row)
+            c += WIDTH
+            _slopes(grad, at, a1, b1, factor, bias, c, H, after, masked, sample, tile, row)
+            c += WIDTH
+            _slopes(grad, at, a2, b2, factor, bias, c, H, after, masked, sample, tile, row)
+            c += WIDTH
+            _slopes(grad, at, a3, b3, factor, bias, c, H, after, masked, sample, tile, row)
+        column += 4 * WIDTH
+    while column < H:
+        for r in range(rows):
+            a, b = _sum2(weight, 2 * column * H, fired, r * H, counts[r])
+            at = base + r * H
+            _slopes(grad, at, a, b, factor, bias, column, H, after, masked, sample, tile, r * width)
+        column += WIDTH
 
 
 @jit
-def _two(out, to, a, b):
-    store(out, to, a)
-    store(out, to + WIDTH, b)
+def _event_weights(tile, width, times, often, mine, factor, H):
+    """Add the sums of the tile over the steps at which each neuron fired to ``mine (H, 2H)``."""
+    column = 0
+    while column + 4 * WIDTH <= 2 * H:
+        for h in range(H):
+            if often[h]:
+                a, b, c, d = _sum4(tile, column, width, times, h * ROWS, often[h])
+                at = h * 2 * H + column
+                _add(mine, at, a * factor)
+                _add(mine, at + WIDTH, b * factor)
+                _add(mine, at + 2 * WIDTH, c * factor)
+                _add(mine, at + 3 * WIDTH, d * factor)
+        column += 4 * WIDTH
+    while column < 2 * H:
+        for h in range(H):
+            if often[h]:
+                _add(mine, h * 2 * H + column, _sum1(tile, column, width, times, h * ROWS, often[h]) * factor)
+        column += WIDTH
 
 
 @jit
 def backward(
-    first, last, grad, before, weight, panels, bias, out, d_weight, d_bias, slots, keep, after, scale, masked, B, L, H
-) -> None:
+    first, last, grad, before, graded, weight, panels, columns, bias, out, d_weight, d_bias, slots, keep, after, scale,
+    masked, B, L, H,
+) -> None:  # fmt: skip
     """From ``grad (B, L, H)`` at y to that at the spikes, ``out (B, L, H)``.
 
     Slot j of ``slots`` takes an equal share of the tasks of :func:`forward` and adds the gradients of its own
-    ``d_weight (slots, H, 2H)``, transposed, and ``d_bias (slots, 2H)``. ``panels (H / WIDTH, 2H, WIDTH)``: W's columns.
+    ``d_weight (slots, H, 2H)``, transposed, and ``d_bias (slots, 2H)``. ``columns (H / WIDTH, 2H, WIDTH)``: W's.
     """
     n, width = (L + ROWS - 1) // ROWS, 2 * H + WIDTH  # an odd number of cache lines
     fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)
     times, often = np.empty(H * ROWS, np.int16), np.empty(H, np.int64)
-    tile = np.zeros((ROWS + TILE) * width, grad.dtype)
-    factor = splat(scale)
+    tile, spikes = np.zeros((ROWS + TILE) * width, grad.dtype), np.empty((ROWS + TILE) * (H + WIDTH), grad.dtype)
+    one, factor = splat(grad.dtype.type(1)), splat(scale)
     for slot in range(first, last):
         mine, my_bias = d_weight[slot * 2 * H * H :], d_bias[slot * 2 * H :]
         for q in range(slot * B * n // slots, (slot + 1) * B * n // slots):
             sample, t0 = q // n, q % n * ROWS
             rows = min(ROWS, L - t0)
             base = (sample * L + t0) * H
-            for h in range(H):
-                often[h] = 0
-            for r in range(rows):
-                counts[r] = _fired(before, base + r * H, keep, masked, sample, H, fired[r * H :])
-                for k in range(r * H, r * H + counts[r]):
-                    h = fired[k]
-                    times[h * ROWS + often[h]] = r
-                    often[h] += 1
-            column = 0
-            while column + 4 * WIDTH <= H:
+            dense = graded or (
+                _count(before, base, rows, H, keep, masked, sample, fired, counts) > DENSE * rows * H
+            )  # fmt: skip
+            if dense:
+                gather(before, base, rows, H, graded, keep, masked, sample * H, spikes, H + WIDTH)
+                _dense(spikes, H + WIDTH, panels, tile, width, rows, H)
                 for r in range(rows):
-                    a0, a1, a2, a3, b0, b1, b2, b3 = _sum8(weight, column, H, 2 * H, fired, r * H, counts[r])
-                    at, row = base + r * H, r * width
-                    c = column
-                    _slopes(grad, at, a0, b0, factor, bias, c, H, after, masked, sample, tile, row)
-                    c += WIDTH
-                    _slopes(grad, at, a1, b1, factor, bias, c, H, after, masked, sample, tile, row)
-                    c += WIDTH
-                    _slopes(grad, at, a2, b2, factor, bias, c, H, after, masked, sample, tile, row)
-                    c += WIDTH
-                    _slopes(grad, at, a3, b3, factor, bias, c, H, after, masked, sample, tile, row)
-                column += 4 * WIDTH
-            while column < H:
-                for r in range(rows):
-                    a = _sum1(weight, column, 2 * H, fired, r * H, counts[r])
-                    b = _sum1(weight, H + column, 2 * H, fired, r * H, counts[r])
-                    at = base + r * H
-                    _slopes(grad, at, a, b, factor, bias, column, H, after, masked, sample, tile, r * width)
-                column += WIDTH
+                    row = r * width
+                    for column in range(0, H, WIDTH):
+                        a, b = load(tile, row + column), load(tile, row + H + column)
+                        _slopes(grad, base + r * H, a, b, one, bias, column, H, after, masked, sample, tile, row)
+            else:
+                _event_slopes(
+                    grad, base, weight, factor, bias, fired, counts, times, often, tile, width, rows, H, after, masked,
+                    sample,
+                )  # fmt: skip
             for column in range(0, 2 * H, WIDTH):
                 slope = load(my_bias, column)
                 for r in range(rows):
                     slope = slope + load(tile, r * width + column)
                 store(my_bias, column, slope)
-            column = 0
-            while column + 4 * WIDTH <= 2 * H:
-                for h in range(H):
-                    if often[h]:
-                        a, b, c, d = _sum4(tile, column, width, times, h * ROWS, often[h])
-                        at = h * 2 * H + column
-                        _add(mine, at, a * factor)
-                        _add(mine, at + WIDTH, b * factor)
-                        _add(mine, at + 2 * WIDTH, c * factor)
-                        _add(mine, at + 3 * WIDTH, d * factor)
-                column += 4 * WIDTH
-            while column < 2 * H:
-                for h in range(H):
-                    if often[h]:
-                        _add(mine, h * 2 * H + column, _sum1(tile, column, width, times, h * ROWS, often[h]) * factor)
-                column += WIDTH
+            if dense:
+                outer(spikes, H + WIDTH, tile, width, rows, H, mine)
+            else:
+                _event_weights(tile, width, times, often, mine, factor, H)
             for pair in range(0, H, 2 * WIDTH):
                 column = min(pair, H - 2 * WIDTH)  # of an odd number of panels the last but one is done twice
                 for r in range(0, rows, TILE):
-                    _product(
-                        tile, width, panels, column * 2 * H, 2 * H, r * width, out, base + r * H + column, H, rows - r,
+                    product(
+                        tile, width, columns, column * 2 * H, 2 * H, r * width, out, base + r * H + column, H, rows - r,
                         keep, masked, sample * H + column,
                     )  # fmt: skip

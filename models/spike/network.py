@@ -24,7 +24,7 @@ from sdn.errors import UserError, reason
 from sdn.named import require_allowed
 
 from .adaptive import AdaptiveEmbedding, AdaptiveSoftmax
-from .gate import check_sample
+from .gate import check_input, check_sample
 from .heads import (
     ConvEncoder,
     EmbeddingEncoder,
@@ -39,6 +39,7 @@ from .heads import (
 )
 from .hub import OnHub
 from .lengths import check_lengths
+from .options import whole
 from .quick_step import quick_step
 from .shipped import locate
 from .ssm import SpikingSSM, with_sdn_from
@@ -76,6 +77,8 @@ class Network(OnHub, nn.Module):
     def __init__(self, spec: Mapping[str, Any], backbone: SpikingSSM | None = None) -> None:
         super().__init__()
         self.spec = json.loads(json.dumps(spec))
+        if not isinstance(self.spec.get("facts", {}), dict):
+            raise UserError("the facts of a network are a mapping of names to values")
         self.backbone = SpikingSSM(**self.spec["model"]) if backbone is None else backbone
         self.encoder = _encoder(dict(self.spec["encoder"]), self.backbone.d_model)
         self.decoder = _decoder(dict(self.spec["decoder"]), self.backbone.d_model, self.encoder)
@@ -94,7 +97,8 @@ class Network(OnHub, nn.Module):
         Raises:
             UserError: lengths outside 1 .. L.
         """
-        check_lengths(lengths, *x.shape[:2])
+        if isinstance(x, Tensor) and x.ndim > 1:  # else the encoder's gate refuses it
+            check_lengths(lengths, *x.shape[:2])
         x, lengths = encode(self.encoder, x, lengths)
         h, _ = self.backbone(x, lengths=lengths, rate=rate)
         return self.decoder.log_prob(h) if isinstance(self.decoder, AdaptiveSoftmax) else self.decoder(h, lengths)
@@ -105,6 +109,7 @@ class Network(OnHub, nn.Module):
             raise _refuse_pairs()
         if not hasattr(self.encoder, "step"):
             refuse_windows(self.encoder)
+        whole(0, batch=batch)
         return NetworkState(self.backbone.initial_state(batch))
 
     def step(
@@ -121,6 +126,8 @@ class Network(OnHub, nn.Module):
         Raises:
             UserError: NaN or infinity in the sample, a state of another batch size.
         """
+        if not isinstance(state, NetworkState):
+            raise UserError(f"a network goes on from a NetworkState, not from {state!r}; start with initial_state()")
         if constants is None and (quick := quick_step(self, x, state, rate)) is not None:
             return quick[0], NetworkState(*quick[1:])
         return self._plain_step(x, state, constants, rate)
@@ -131,6 +138,7 @@ class Network(OnHub, nn.Module):
     ) -> tuple[Tensor, NetworkState]:
         if isinstance(self.encoder, ConvEncoder):
             return self._step_of_windows(self.encoder, x, state, constants, rate)
+        check_input(self.encoder, x, 2)
         return self._answer(self.encoder(x), state, constants, rate)
 
     def _answer(
@@ -201,7 +209,13 @@ def _make(part: str, kinds: Mapping[str, type[Part]], spec: dict[str, Any], **ex
 
 
 def save(network: Network, path: str | PathLike[str]) -> None:
-    """Write ``network`` to one safetensors file with a checksum, atomically."""
+    """Write ``network`` to one safetensors file with a checksum, atomically.
+
+    Raises:
+        UserError: it is no network, or the file cannot be written.
+    """
+    if not isinstance(network, Network):
+        raise UserError(f"this writes a models.spike.Network, not {type(network).__name__}; keep others by torch.save")
     save_tensors(path, network.state_dict(), {"format": FORMAT, "config": json.dumps(network.spec, sort_keys=True)})
 
 
@@ -254,6 +268,7 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
         raise UserError(f"the description of the network is damaged ({reason(error)})") from error
     _check_shapes(network, tensors)
+    _check_numbers(network, tensors)
     network.load_state_dict(dict(tensors))
     return network
 
@@ -263,6 +278,14 @@ def _check_depth(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Non
     found = {name.split(".")[2] for name in tensors if name.startswith("backbone.layers.")}
     if isinstance(model.get("n_layers"), int) and model["n_layers"] != len(found):
         raise UserError(f"the weights are of {len(found)} layers, the description of {model['n_layers']}")
+
+
+def _check_numbers(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    for name, value in network.state_dict().items():
+        if tensors[name].is_floating_point() != value.is_floating_point():
+            raise UserError(f"the weights {name} are of {tensors[name].dtype}, not of {value.dtype}; save them again")
+        if value.is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
+            raise UserError(f"the weights {name} are NaN or infinite: the training went wrong before this was saved")
 
 
 def _check_shapes(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:

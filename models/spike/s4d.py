@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sdn.errors import UserError
 
 from .kernel import mode_sum
+from .options import check_rate, whole
 
 
 class Discrete(NamedTuple):
@@ -40,11 +41,13 @@ class DiagonalSSM(nn.Module):
         self, d_model: int, d_state: int, directions: int, lr: float | None, dt_min: float, dt_max: float
     ) -> None:
         super().__init__()
-        if d_state < 2 or d_state % 2:
+        whole(d_model=d_model)
+        whole(2, d_state=d_state)
+        if d_state % 2:
             raise UserError(f"d_state counts both modes of a pair: it must be even and at least 2, not {d_state}")
         if not 0 < dt_min <= dt_max:
             raise UserError(f"the step sizes need 0 < dt_min <= dt_max, not dt_min {dt_min} and dt_max {dt_max}")
-        if lr is not None and lr < 0:
+        if lr is not None and not lr >= 0:
             raise UserError(f"the kernel's learning rate lr must be null or at least 0, not {lr}")
         self.d_model, self.n_modes, self.directions = d_model, d_state // 2, directions
         self._optim_options: dict[str, dict[str, float]] = {}
@@ -69,7 +72,12 @@ class DiagonalSSM(nn.Module):
         raise NotImplementedError
 
     def discretise(self, rate: float = 1.0) -> Discrete:
-        """Zero-order hold with step ``rate``·Δ; ``rate`` 2 reads a signal of which every second sample was kept."""
+        """Zero-order hold with step ``rate``·Δ; ``rate`` 2 reads a signal of which every second sample was kept.
+
+        Raises:
+            UserError: ``rate`` is no number above 0.
+        """
+        check_rate(rate)
         dt, A, B, C = self._continuous()
         dtA = A * (dt * rate)
         B_bar = torch.expm1(dtA) / A

@@ -26,7 +26,10 @@ def locate(source: str | PathLike[str]) -> Path:
     Raises:
         UserError: a bare word that is neither a file nor a name.
     """
-    path = Path(source)
+    try:
+        path = Path(source)
+    except TypeError as error:
+        raise UserError(f"a network is named by its path or a word, not by {source!r}") from error
     if path.exists() or path.suffix or path.name != str(source):
         return path
     shipped = PRETRAINED / f"{path.name}.safetensors"

@@ -23,6 +23,7 @@ from sdn.neurons import make_neuron
 from .fftconv import fftconv
 from .kernel import mode_project, mode_sum
 from .mix import Mix
+from .options import share, switch
 from .s4d import S4DKernel, S4DKernelB
 from .state import LayerState
 
@@ -73,8 +74,13 @@ class SS4D(nn.Module):
         neuron: nn.Module | Callable[[int], nn.Module] | str | Mapping[str, Any] = "sdn",
     ) -> None:
         super().__init__()
-        if not 0.0 <= dropout < 1.0:
-            raise UserError(f"dropout is a probability and must be at least 0 and below 1, not {dropout}")
+        share(dropout=dropout)
+        switch(
+            bidirectional=bidirectional,
+            learnable_vth=learnable_vth,
+            shared_vth=shared_vth,
+            trainable_B=trainable_B,
+        )
         self.d_model, self.bidirectional = d_model, bidirectional
         kernel = S4DKernelB if trainable_B else S4DKernel
         self.kernel = kernel(d_model, d_state, 2 if bidirectional else 1, lr, dt_min, dt_max)

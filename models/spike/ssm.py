@@ -32,6 +32,7 @@ from . import fused
 from .gate import check_sample
 from .lengths import check_lengths, real_steps
 from .norms import make_norm, normed
+from .options import switch, whole
 from .ss4d import SS4D, Recurrence
 from .state import State
 
@@ -86,8 +87,8 @@ class SpikingSSM(nn.Module):
         layer: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        if d_model < 1 or n_layers < 1:
-            raise UserError(f"d_model and n_layers must be at least 1, not {d_model} and {n_layers}")
+        whole(d_model=d_model, n_layers=n_layers)
+        switch(prenorm=prenorm, mask_padding=mask_padding)
         if postnorm not in POSTNORMS:
             raise UserError(f"unknown postnorm {postnorm!r}; choose one of {', '.join(POSTNORMS)}")
         options, make = _layer_options(layer)
@@ -114,6 +115,8 @@ class SpikingSSM(nn.Module):
         mask = self._mask(x, lengths)
         if state is not None:
             self._refuse_training()
+            check_sample(x[:, 0] if x.shape[1] else x[:, :0].flatten(1), state)
+            self._check_state(state)
             if mask is not None:
                 raise UserError("a state continues equally long chunks; leave out lengths, or turn mask_padding off")
         if state is None and fused.ready(self, x):
@@ -145,6 +148,7 @@ class SpikingSSM(nn.Module):
         """
         self._refuse_training()
         check_sample(x, state)
+        self._check_state(state)
         constants, after = self.recurrence(rate) if constants is None else constants, []
         for layer, norm, memory, numbers in zip(self.layers, self.norms, state, constants, strict=True):
             z, memory = layer.step(norm(x) if self.prenorm else x, memory, numbers)
@@ -157,6 +161,11 @@ class SpikingSSM(nn.Module):
         if not self.mask_padding or lengths is None:
             return None
         return real_steps(lengths, x.shape[1], x.device).unsqueeze(1).to(x.dtype)
+
+    def _check_state(self, state: State) -> None:
+        wanted = (self.d_model, self.layers[0].kernel.n_modes)
+        if len(state) != len(self.layers) or any(tuple(modes.shape[1:]) != wanted for modes, _ in state):
+            raise UserError("this is a state of another network; make one with this one's initial_state")
 
     def _refuse_training(self) -> None:
         if self.training:

@@ -6,6 +6,7 @@ are added, and every stream has a state of its own in one block of memory. The t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -23,6 +24,7 @@ from .compiled_network import CompiledNetwork, kernels
 from .gate import as_array, refuse_not_finite
 from .heads import Summary
 from .network import Network, NetworkState
+from .options import whole
 
 FORMAT = "spikingssm-streams-1"
 
@@ -45,8 +47,7 @@ class StreamEngine:
     """
 
     def __init__(self, network: Network, batch: int = 1, rate: float = 1.0, dtype: Any = np.float32) -> None:
-        if batch < 1:
-            raise UserError(f"an engine runs at least one stream, not {batch}")
+        whole(batch=batch)
         self._net, self._advance = CompiledNetwork(network, rate, dtype), kernels().advance
         self.batch, self.dtype, self.n_layers = batch, self._net.dtype, self._net.n_layers
         n, H, N = self._net.n_layers, self._net.d_model, self._net.n_modes
@@ -71,6 +72,8 @@ class StreamEngine:
         """
         xs, ids = self._net.check(as_array(x), self.batch)
         L = ids.shape[1] if ids.size else xs.shape[1]
+        if not (L or every):
+            raise UserError("a block of no samples has no last answer; ask for every one, or leave it out")
         out = np.empty((self.batch, L if every else min(L, 1), self._net.d_output), self.dtype)
         if L:
             state = (self._h, self._u, self._summary, self._seen, self.spikes)
@@ -81,12 +84,26 @@ class StreamEngine:
     # ------------------------------------------------------------------------------------------------------- streams
 
     def reset(self, rows: ArrayLike | None = None) -> None:
-        """Start the streams ``rows`` (numbers, or B booleans; None: all) again from the zero state."""
-        which: slice | NDArray = slice(None) if rows is None else np.asarray(rows)
+        """Start the streams ``rows`` (numbers, or B booleans; None: all) again from the zero state.
+
+        Raises:
+            UserError: there is no such stream.
+        """
+        which: slice | NDArray = slice(None) if rows is None else self._rows(rows)
         for array in (self._summary, self._seen, self.spikes, self._steps):
             array[which] = 0
         self._h[:, which] = 0
         self._u[:, which] = 0
+
+    def _rows(self, rows: ArrayLike) -> NDArray:
+        given = np.asarray(rows)
+        if not given.size:
+            return np.empty(0, np.int64)
+        if given.dtype.kind == "b" and given.shape == (self.batch,):
+            return np.flatnonzero(given)
+        if given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= self.batch:
+            raise UserError(f"the streams are numbered 0 .. {self.batch - 1}, or named by {self.batch} booleans")
+        return given
 
     @property
     def firing_rates(self) -> NDArray:
@@ -114,12 +131,18 @@ class StreamEngine:
         Raises:
             UserError: a state of another network or number of streams, or one that is not finite.
         """
+        if not isinstance(state, (NetworkState, Mapping)):
+            raise UserError(f"a state is what state() or a network returns, not {type(state).__name__}")
         parts = _of_network(state, self._summary.shape) if isinstance(state, NetworkState) else dict(state)
         own = self.state()
+        if odd := [key for key, value in parts.items() if not isinstance(value, Tensor)]:
+            raise UserError(f"this is no state: {odd[0]} is no tensor")
         if parts.keys() != own.keys() or any(parts[key].shape != own[key].shape for key in own):
             found = {key: tuple(value.shape) for key, value in parts.items()}
             wanted = {key: tuple(value.shape) for key, value in own.items()}
             raise UserError(f"this is a state of another network or number of streams: {found}, not {wanted}")
+        if any(parts[key].is_complex() != own[key].is_complex() for key in own):
+            raise UserError("this is no state of an engine: its modes are complex numbers, the rest is real")
         if not all(bool(torch.isfinite(parts[key]).all()) for key in own) or bool((parts["seen"] < 0).any()):
             raise refuse_not_finite("a number in the state")
         modes = torch.view_as_real(parts["modes"].detach().cpu()).flatten(-2)

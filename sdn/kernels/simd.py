@@ -93,6 +93,17 @@ def splat(typing, x):
 
 
 @intrinsic
+def item(typing, array, index):
+    """``array[index]`` for an index at or above 0; numba's own look-up asks every time whether it is below."""
+
+    def codegen(context, builder, signature, values):
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        return builder.load(builder.gep(data, [values[1]]))
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic
 def broadcast(typing, array, index):
     """A vector of WIDTH times ``array[index]``; the index is not checked for being negative."""
 

@@ -42,7 +42,7 @@ class ALIF(Neuron):
         UserError: an option out of range.
     """
 
-    binary = True
+    binary = any_layout = True
     logit_tau: nn.Parameter
     logit_rho: nn.Parameter
     raw_beta: nn.Parameter
@@ -98,6 +98,7 @@ class ALIF(Neuron):
         )
 
     def step(self, current: Tensor, state: State, v_th: Tensor | None = None) -> tuple[Tensor, State]:
+        self.check_state(current, state)
         return self._advance(self.scaled(current, v_th), state, self.tau, self.rho, self.beta)
 
     def _advance(self, x: Tensor, state: State, tau: Tensor, rho: Tensor, beta: Tensor) -> tuple[Tensor, State]:

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from ..contract import Neuron
+from ..errors import UserError
 
 
 class GELU(Neuron):
     """``I (B, H, L) -> gelu(I)``, element by element; nothing to remember and no threshold to learn."""
 
-    threshold = False
+    threshold, any_layout = False, True
 
     def initial_state(
         self, batch: int, channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -23,6 +24,8 @@ class GELU(Neuron):
         return ()
 
     def step(self, current: Tensor, state: tuple[()] = (), v_th: Tensor | None = None) -> tuple[Tensor, tuple[()]]:
+        if not current.is_floating_point():
+            raise UserError(f"a neuron takes currents of a float type, not {current.dtype}")
         return gelu(current if v_th is None else self.scaled(current, v_th)), ()
 
     def forward(self, current: Tensor, v_th: Tensor | None = None) -> Tensor:

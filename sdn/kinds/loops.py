@@ -58,6 +58,7 @@ def run(
     x = neuron.scaled(current, v_th)
     if state is None:
         state = neuron.initial_state(current.shape[0], current.shape[1], dtype=x.dtype)
+    neuron.check_state(current, state)
     real = functools.reduce(torch.promote_types, [other.dtype for other in (*parameters, *state)], x.dtype)
     stacked = torch.stack([p.to(real) for p in parameters])
     start = torch.stack([v.detach().to(real) for v in state])

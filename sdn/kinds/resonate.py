@@ -46,7 +46,7 @@ class ResonateAndFire(Neuron):
         UserError: an option out of range.
     """
 
-    binary = True
+    binary = any_layout = True
 
     def __init__(
         self,
@@ -92,6 +92,7 @@ class ResonateAndFire(Neuron):
         return torch.sqrt(1 - turn * turn) - self.step_size * self.damping.abs(), turn
 
     def step(self, current: Tensor, state: State, v_th: Tensor | None = None) -> tuple[Tensor, State]:
+        self.check_state(current, state)
         return self._advance(self.scaled(current, v_th), state, *self.pole())
 
     def _advance(self, x: Tensor, state: State, re: Tensor, im: Tensor) -> tuple[Tensor, State]:

@@ -56,12 +56,14 @@ class SlidingPSN(Neuron):
         return torch.zeros(batch, channels, self.k - 1, device=device, dtype=dtype)
 
     def step(self, current: Tensor, state: Tensor, v_th: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check_state(current, state)
         window = torch.cat([state, self.scaled(current, v_th).unsqueeze(-1).to(state.dtype)], -1)
         return spike((window * self.weight).sum(-1) - 1, self.surrogate), window[..., 1:]
 
     def _unroll(self, current: Tensor, state: Tensor | None, v_th: Tensor | None) -> tuple[Tensor, Tensor]:
         """All steps at once: a depthwise convolution of the inputs, those of ``state`` in front."""
         self.check_current(current)
+        self.check_state(current, current if state is None else state)
         x = self.scaled(current, v_th)
         x = pad(x, (self.k - 1, 0)) if state is None else torch.cat([state.to(x.dtype), x], -1)
         after = x[..., x.shape[-1] - self.k + 1 :]

@@ -87,3 +87,16 @@ def test_the_neurons_commands_on_a_full_disk(command, one_sentence, small_disk: 
         done = command("train.py", "--training", file, "--test", file, "--save", small_disk / "fit", "--epochs", "9")
     assert one_sentence(done), done.stderr
     assert [path.name for path in small_disk.rglob("*.part")] == []
+
+
+def test_logs_on_a_full_disk_are_not_worth_the_run(command, tiny, small_disk: Path, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/logs").symlink_to(small_disk)
+    (small_disk / "filler").write_bytes(b"\1" * 60_000)
+    words = [word for word in tiny if not word.startswith("logger.")]
+    done = command("train.py", *words, "trainer.max_epochs=4", "trainer.log_every_n_steps=1", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert (tmp_path / "run/results.json").is_file()
+    for what in ("its rows are kept until they can be written", "TensorBoard's log is left out from here on"):
+        assert done.stderr.count(what) + done.stdout.count(what) == 1, done.stderr

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import sdn
 from models.spike import fused
 from models.spike.ssm import SpikingSSM
+from sdn.network import ReducedSDN, reduced_shapes
+from sdn.neurons import SDNNeuron
+from sdn.surrogate import spike
 
 pytest.importorskip("numba")
 H = 2 * fused.WIDTH
@@ -84,6 +88,92 @@ def test_options_of_a_layer(layer: dict, monkeypatch):
     check(network(layer=layer), torch.randn(2, 50, H, dtype=torch.float64), monkeypatch)
 
 
+class Own(sdn.Neuron):
+    """A neuron of one's own: a step, and an output that draws random numbers."""
+
+    binary = True
+
+    def step(self, current, u, v_th=None):
+        u = 0.5 * u + self.scaled(current, v_th) + 0.1 * torch.rand_like(current)
+        s = spike(u - 1)
+        return s, u * (1 - s.detach())
+
+
+NEURONS = {
+    "sdn": "sdn",
+    "sdn, atan": {"_name_": "sdn", "surrogate": "atan"},
+    "gelu": "gelu",
+    "alif": {"_name_": "alif", "tau": 0.8},
+    "resonate": {"_name_": "resonate", "step_size": 0.5, "omega": (0.2, 1.0), "damping": (0.1, 0.5)},
+    "sliding_psn": {"_name_": "sliding_psn", "k": 4},
+    "own": Own(),
+    "a module": torch.nn.Tanh(),
+    "learnt tau": {"_name_": "sltt", "learnable_tau": True, "tau": 0.4},
+    "learnt tau and u_r": {"_name_": "bptt", "learnable_tau": True, "learnable_u_r": True, "tau": 0.7, "u_r": -0.2},
+    "learnt tau, soft": {"_name_": "bptt", "learnable_tau": True, "reset": "soft"},
+    "rectangle": {"_name_": "bptt", "surrogate": "rectangle"},
+    "sigmoid": {"_name_": "bptt", "surrogate": "sigmoid", "reset": "soft"},
+    "atan": {"_name_": "sltt", "surrogate": "atan", "width": 0.7},
+}
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("way", ["causal", "bidirectional", "padded"])
+def test_neurons(neuron: str, way: str, monkeypatch):
+    padded, causal = way == "padded", way == "causal"
+    model = network(
+        norm="layer" if causal else "batch", prenorm=causal, dropout=0.3, mask_padding=padded,
+        layer={"neuron": NEURONS[neuron], "d_state": 4, "bidirectional": not causal},
+    )  # fmt: skip
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.D.mul_(2)
+    x = torch.randn(3, 41, H, dtype=torch.float64)
+    check(model, x, monkeypatch, torch.tensor([41, 7, 30]) if padded else None)
+
+
+@pytest.mark.parametrize("neuron", ["sdn", "gelu", "alif", "learnt tau and u_r", "sigmoid", "atan"])
+def test_neurons_in_float32(neuron: str, monkeypatch):
+    layer = {"neuron": NEURONS[neuron], "d_state": 8}
+    check(network(1, dtype=torch.float32, layer=layer), torch.randn(3, 70, H), monkeypatch, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(("d", "k", "layers"), [(8, 8, 1), (5, 3, 1), (1, 1, 1), (4, 6, 2)])
+@pytest.mark.parametrize("length", [1, 3, 6, 29])
+def test_sdns_of_any_size(d: int, k: int, layers: int, length: int, monkeypatch):
+    torch.manual_seed(3)
+    sdn_ = ReducedSDN(
+        {name: torch.randn(shape) / 2 for name, shape in reduced_shapes(d, k, layers).items()}, 0.125
+    )  # fmt: skip
+    model = network(1, layer={"neuron": SDNNeuron(sdn_), "d_state": 4})
+    check(model, torch.randn(2, length, H, dtype=torch.float64), monkeypatch)
+
+
+@pytest.mark.parametrize("drive", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_few_and_many_spikes(drive: float, dropout: float, monkeypatch):
+    model = network(1, dropout=dropout, width=5 * fused.WIDTH)
+    with torch.no_grad():
+        model.layers[0].D.fill_(drive)
+    check(model, torch.randn(3, 75, 5 * fused.WIDTH, dtype=torch.float64).abs(), monkeypatch)
+
+
+def test_hooks_of_a_neuron_see_its_currents_and_spikes(monkeypatch):
+    model, seen = network(dtype=torch.float32), []
+    x, y = torch.randn(2, 20, H), []
+    for fast in (True, False):
+        with monkeypatch.context() as patch:
+            if not fast:
+                patch.setattr(fused, "ready", lambda *_: False)
+            handle = model.layers[1].neuron.register_forward_hook(lambda _, given, s: seen.append((given[0], s)))
+            y.append(model(x)[0])
+            handle.remove()
+    (current, s), (true_current, true_s) = seen
+    torch.testing.assert_close(current, true_current, rtol=1e-4, atol=1e-4)
+    assert torch.equal(s, true_s)
+    torch.testing.assert_close(*y, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(1, 2, H), (1, 64, H), (2, 1, H), (5, 65, 3 * fused.WIDTH), (2, 200, 5 * H)])
 def test_shapes(shape: tuple[int, int, int], monkeypatch):
     check(network(1, width=shape[2]), torch.randn(shape, dtype=torch.float64), monkeypatch)
@@ -132,13 +222,12 @@ def test_what_it_leaves_to_the_plain_composition():
     assert fused.ready(model, x)
     assert not fused.ready(model, x.double())
     assert not fused.ready(network(dtype=torch.float32, width=fused.WIDTH - 1), x)
-    assert not fused.ready(network(dtype=torch.float32, layer={"neuron": "bptt", "learnable_tau": True}), x)
-    assert not fused.ready(network(dtype=torch.float32, layer={"neuron": "sltt", "surrogate": "atan"}), x)
     with torch.autocast("cpu", torch.bfloat16):
         assert not fused.ready(model, x)
-    handle = model.layers[1].neuron.register_forward_hook(lambda *_: None)
-    assert not fused.ready(model, x)
-    handle.remove()
+    for part in (model.layers[1], model.layers[0].mix, model.norms[0]):
+        handle = part.register_forward_hook(lambda *_: None)
+        assert not fused.ready(model, x)
+        handle.remove()
     assert fused.ready(model, x)
 
 

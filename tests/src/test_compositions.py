@@ -29,6 +29,7 @@ ADDED: dict[str, Any] = {
     "callbacks.last.every_n_minutes": 10,
     "train.overwrite": False,
     "train.accept_changed_data": False,
+    "train.peer_timeout": 10,
     "model.layer.surrogate": "triangle",
     "model.layer.width": None,
 }

@@ -1,0 +1,23 @@
+"""Tensors as the arrays that compiled passes read and write, and how many shares of work to make."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SHARES = 4  # equal parts of the work a thread may take, where sums are kept for each
+
+
+def new(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Uninitialised, from numpy, which asks the system for huge pages."""
+    return torch.from_numpy(np.empty(shape, np.float64 if dtype == torch.float64 else np.float32))
+
+
+def flat(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().reshape(-1).numpy()
+
+
+def shares() -> int:
+    threads = torch.get_num_threads()
+    return 1 if threads == 1 else _SHARES * threads

@@ -1,0 +1,178 @@
+"""Convolution with neuron, and mix, of :mod:`models.spike.fused`: each one pass forwards and one backwards."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdn.kernels.cpu_psi import psi_arguments
+from sdn.kernels.simd import WIDTH
+from sdn.kernels.threads import spread
+from sdn.neurons import LIF, SDNNeuron
+
+from . import conv_kernels, mix_kernels, mode_kernels
+from .fused_arrays import flat, new, shares
+from .kernel import power_table
+from .neuron_kernels import CURRENT, HARD, NETWORK, SOFT, room
+
+# -------------------------------------------------------------------------------------------------------------- neurons
+
+
+class Inner(NamedTuple):
+    """A neuron as the pass of the convolution runs it, without its tau and u_r ``(H,)``."""
+
+    kind: int
+    through_time: bool
+    psi: tuple
+    network: np.ndarray
+    sizes: tuple[int, int, int]
+
+
+def outside(real: type) -> Inner:
+    """The pass ends with the current; a module takes it from there."""
+    return Inner(CURRENT, False, (0, real(1), real(1)), np.empty(0, real), (0, 0, 0))
+
+
+def runs_inside(neuron: nn.Module) -> bool:
+    """Whether :func:`inside` knows ``neuron``."""
+    return type(neuron) is LIF or (type(neuron) is SDNNeuron and neuron.sdn.n_layers == 1)
+
+
+def inside(neuron: nn.Module, real: type) -> Inner:
+    """A leaky neuron, or an SDN of one layer."""
+    assert isinstance(neuron, (LIF, SDNNeuron))  # so :func:`runs_inside` says
+    psi = psi_arguments(neuron.surrogate, np.dtype(real))
+    if isinstance(neuron, LIF):
+        kind = SOFT if neuron.reset == "soft" else HARD
+        return Inner(kind, neuron.gradient == "bptt", psi, np.empty(0, real), (0, 0, 0))
+    weights = [*next(neuron.sdn.layer_tensors()), neuron.sdn.out_weight, neuron.sdn.out_bias]
+    d, k = len(weights[1]), weights[0].numel() // len(weights[1])
+    flattened = np.concatenate([weight.detach().reshape(-1).numpy().astype(real) for weight in weights])
+    return Inner(NETWORK, False, psi, flattened, (d, k, room(d, k)))
+
+
+# ---------------------------------------------------------------------------------------------------------- convolution
+
+
+class Convolution:
+    """Kernel, convolution and neuron; see :mod:`models.spike.mode_kernels` and :mod:`models.spike.conv_kernels`.
+
+    ``lengths (B,)``: steps of each sample that count; ``tau``, ``u_r`` ``(H,)``: of a leaky neuron.
+    """
+
+    def __init__(self, shape: torch.Size, lengths: np.ndarray, neuron: Inner, tau: Tensor, u_r: Tensor) -> None:
+        self.shape, self.lengths, self.neuron = shape, lengths, neuron
+        B, L, H = shape
+        self.real = neuron.network.dtype.type
+        self.tau, self.u_r = flat(tau), flat(u_r)
+        self.n = conv_kernels.size(L)
+        self.sizes = (L, H, self.n, *conv_kernels.plan(self.n, self.real))
+        self.pairs, self.blocks = (B + 1) // 2, H // WIDTH
+
+    def forward(self, signal: Tensor, coef: Tensor, dtA: Tensor, D: Tensor) -> Tensor:
+        """``(B, L, H)``: potentials before the spike, or currents."""
+        (_, L, _), (c, _, N), neuron = self.shape, coef.shape, self.neuron
+        powers = power_table(dtA, max(L, 2 * mode_kernels.SEGMENT)).numpy()  # (H, levels, N)
+        self.coef, self.modes = coef, (c, N, powers.shape[1], L, self.n)
+        self.table = mode_kernels.lanes(np.moveaxis(powers, 1, 0))  # (levels, blocks, N, 2, WIDTH)
+        self.table = np.moveaxis(self.table.reshape(powers.shape[1], self.blocks, N, -1), 0, 2).reshape(-1)
+        self.spectrum = np.empty(self.blocks * self.n * conv_kernels.STEP, self.real)
+        arrays = self.table, mode_kernels.lanes((2 * coef).numpy()), flat(D), self.spectrum
+        spread(mode_kernels.kernel, self.blocks, 1, *arrays, *self.modes)
+        spread(conv_kernels.spectra, self.blocks, 1, self.spectrum, *self.sizes[2:])
+        out = new(*self.shape, dtype=signal.dtype)
+        arrays = (flat(signal), self.lengths, self.spectrum, flat(out))
+        rest = (neuron.kind, self.tau, self.u_r, neuron.network, neuron.sizes)
+        spread(conv_kernels.forward, self.blocks * self.pairs, 1, *arrays, *rest, *self.sizes)
+        return out
+
+    def backward(
+        self, grad: Tensor, signal: Tensor, potential: Tensor, out: Tensor, base: Tensor | None, learnt: bool = False
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients at the signal (``out``, which may be ``grad``; plus ``base``), coef, dtA, D, tau and u_r.
+
+        ``grad`` is that at the spikes, or at the currents; the last two are None unless something is ``learnt``.
+        """
+        (c, N, *_), H, neuron = self.modes, self.shape[2], self.neuron
+        parts = min(self.pairs, -(-shares() // self.blocks))
+        sums = np.empty(parts * self.blocks * self.n * conv_kernels.STEP, self.real)
+        tally = np.zeros(2 * parts * H if learnt else 0, self.real)
+        spread(
+            conv_kernels.backward,
+            self.blocks * parts,
+            1,
+            flat(grad),
+            flat(signal),
+            self.lengths,
+            flat(potential),
+            flat(out),
+            flat(grad if base is None else base),
+            base is not None,
+            self.spectrum,
+            sums,
+            parts,
+            self.blocks,
+            (neuron.kind, neuron.through_time, *neuron.psi),
+            self.tau,
+            self.u_r,
+            tally,
+            *self.sizes,
+        )
+        spread(conv_kernels.kernels, self.blocks, 1, sums, parts, self.blocks, *self.sizes[2:])
+        found = np.empty(c * 2 * H * 2 * N, self.real)
+        spread(mode_kernels.moments, self.blocks, 1, sums, self.table, found, *self.modes)
+        zeroth, first = torch.from_numpy(mode_kernels.channels(found, c, 2, H, N)).unbind(1)
+        by_D = sums[: self.blocks * self.n * conv_kernels.STEP].reshape(self.blocks, -1)[:, :WIDTH].reshape(-1)
+        by_neuron = torch.from_numpy(tally).view(2, parts, H).sum(1).unbind(0) if learnt else (None, None)
+        kernel = (2 * zeroth).conj(), (2 * first * self.coef).sum(0).conj(), torch.from_numpy(by_D.copy())
+        return out, *kernel, *by_neuron
+
+
+# ------------------------------------------------------------------------------------------------------------------ mix
+
+
+class Masks(NamedTuple):
+    """Dropout's channel masks ``(B, H)``, or None, and the probability of keeping a channel."""
+
+    before: Tensor | None
+    after: Tensor | None
+    keep: float
+
+    def arguments(self, x: Tensor) -> tuple:
+        if self.before is None or self.after is None:
+            nothing = flat(x.new_empty(0))
+            return nothing, nothing, nothing.dtype.type(1), False
+        before = flat(self.before)
+        return before, flat(self.after), before.dtype.type(1 / self.keep), True
+
+
+def _panels(weight: Tensor) -> Tensor:
+    """Rows ``(k, n)`` of a product's right side, transposed, as panels of WIDTH columns ``(k / WIDTH, n, WIDTH)``."""
+    k, n = weight.shape
+    return weight.reshape(k // WIDTH, WIDTH, n).transpose(1, 2).contiguous()
+
+
+def mix_forward(x: Tensor, s: Tensor, graded: bool, weight: Tensor, bias: Tensor, masks: Masks) -> Tensor:
+    """``x + m' ⊙ a σ(b)``; s ``(B, L, H)``: potentials before the spike, spikes, or ``graded`` values."""
+    B, L, H = x.shape
+    y = new(B, L, H, dtype=x.dtype)
+    arrays = [flat(t) for t in (_panels(weight), bias, y)]
+    tasks, rows = B * -(-L // mix_kernels.ROWS), mix_kernels.rows(weight.detach().numpy())
+    spread(mix_kernels.forward, tasks, 1, flat(x), flat(s), graded, rows, *arrays, *masks.arguments(x), L, H)
+    return y
+
+
+def mix_backward(
+    grad: Tensor, s: Tensor, graded: bool, weight: Tensor, bias: Tensor, masks: Masks
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the gradient at the sum those at s, weight and bias."""
+    B, L, H = grad.shape
+    slots, out = shares(), new(B, L, H, dtype=grad.dtype)
+    by_weight, by_bias = grad.new_zeros(slots, H, 2 * H), grad.new_zeros(slots, 2 * H)
+    arrays = [flat(t) for t in (_panels(weight), _panels(weight.T), bias, out, by_weight, by_bias)]
+    rows, rest = mix_kernels.rows(weight.detach().numpy()), (*masks.arguments(grad), B, L, H)
+    spread(mix_kernels.backward, slots, 1, flat(grad), flat(s), graded, rows, *arrays, slots, *rest)
+    return out, by_weight.sum(0).T, by_bias.sum(0)
