@@ -1,5 +1,5 @@
 # ruff: noqa: ANN201
-"""Optimizer steps of the SDN in compiled code: a leader, and helpers that it never has to wait for.
+"""Optimizer steps of the SDN in compiled code: a leader, and helpers whose work it can do itself.
 
 A pass over a batch (:mod:`sdn.fitting.passes`) is cut into pieces of whole rows. Leader and helpers claim pieces; a
 piece's sums go to a place of the thread that computed them. Where none is left and a helper's has not come, as when the
