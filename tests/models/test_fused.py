@@ -135,7 +135,8 @@ def test_neurons(neuron: str, way: str, monkeypatch):
 @pytest.mark.parametrize("neuron", ["sdn", "gelu", "alif", "learnt tau and u_r", "sigmoid", "atan"])
 def test_neurons_in_float32(neuron: str, monkeypatch):
     layer = {"neuron": NEURONS[neuron], "d_state": 8}
-    check(network(1, dtype=torch.float32, layer=layer), torch.randn(3, 70, H), monkeypatch, tolerance=1e-4)
+    # vectors of 8 and of 16 numbers add in another order; float64, where that does not show, is compared tightly above
+    check(network(1, dtype=torch.float32, layer=layer), torch.randn(3, 70, H), monkeypatch, tolerance=5e-4)
 
 
 @pytest.mark.parametrize(("d", "k", "layers"), [(8, 8, 1), (5, 3, 1), (1, 1, 1), (4, 6, 2)])
