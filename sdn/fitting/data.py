@@ -84,8 +84,8 @@ def load(path: str | os.PathLike[str], tau: float | None = None) -> NeuronData:
         _check_values(name, value.contiguous(), path)
     try:
         fitted = check_tau(header["tau"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the header of {path} holds no tau; {_HELP}") from error
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(f"the header of {path} holds no tau between 0 and 1; {_HELP}") from error
     data = NeuronData(
         content["input"].contiguous(), content["mem"].contiguous(), content["spike"].contiguous(), header, path
     )

@@ -113,7 +113,7 @@ def test_half_precision_parameters_still_give_a_float32_kernel():
 
 
 def test_learning_rates_are_those_of_the_released_forms():
-    plain = {name: getattr(p, "_optim", None) for name, p in S4DKernel(4, 8, lr=0.01).named_parameters()}
+    plain = {name: getattr(p, "_optim", None) for name, p in S4DKernel(4, 8, lr=1e-3).named_parameters()}
     own = {"lr": 1e-3, "weight_decay": 0.0}
     assert plain == {"log_dt": own, "log_A_real": own, "A_imag": own, "C": None}
     with_b = {name: getattr(p, "_optim", None) for name, p in S4DKernelB(4, 8, lr=1e-3).named_parameters()}
