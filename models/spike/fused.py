@@ -40,20 +40,21 @@ try:
 except ImportError:  # no numba: sdn.kernels says so where neurons run without it
     WIDTH = 0
 
-_WIDEST = 1 << 15  # channel numbers are kept in 16 bits
+# Measured against the plain composition: longer transforms leave the cache, and wide mixes are MKL's.
+_LONGEST, _WIDEST = 1536, 512
 
 
 # ------------------------------------------------------------------------------------------------------ when it applies
 
 
 def ready(model: SpikingSSM, x: Tensor) -> bool:
-    """Whether this path computes what ``model`` would for ``x (B, L, H)``: on a CPU, in float32 or float64, nothing but
-    its neurons compiled, cast or watched by hooks."""
+    """Whether this path computes what ``model`` would for ``x (B, L, H)``, and no slower: on a CPU, in float32 or
+    float64, of a length and width it was measured at, nothing but its neurons compiled, cast or watched by hooks."""
     if not WIDTH or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or not x.numel():
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
         return False
-    if kernels.chosen() != "auto" or not _fits(model.d_model) or _forward_mode(x):
+    if kernels.chosen() != "auto" or not _fits(x.shape[1], model.d_model) or _forward_mode(x):
         return False
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
@@ -62,8 +63,8 @@ def ready(model: SpikingSSM, x: Tensor) -> bool:
     return all(map(_plain_layer, model.layers)) and all(map(_plain_norm, model.norms)) and _same_type(model, x.dtype)
 
 
-def _fits(H: int) -> bool:
-    return H % WIDTH == 0 and 2 * WIDTH <= H < _WIDEST
+def _fits(L: int, H: int) -> bool:
+    return H % WIDTH == 0 and 2 * WIDTH <= H <= _WIDEST and L <= _LONGEST
 
 
 def _forward_mode(x: Tensor) -> bool:

@@ -39,7 +39,7 @@ from .data import NeuronData
 from .fit import Fit, FitConfig, figures
 from .metrics import evaluate, no_memory, truncated
 from .reduce import reduce
-from .sharpen import sharpen
+from .sharpen import count_starts, sharpen
 
 LAST, BEST, REDUCED, REPORT = "last_checkpoint.pth", "best_checkpoint.pth", "sdn.safetensors", "report.json"
 PREVIOUS = "previous_checkpoint.pth"
@@ -201,11 +201,12 @@ def _refine(fit: Fit, reduced: ReducedSDN) -> ReducedSDN:
         return current.cpu(), mem.cpu()
 
     done: dict[str, int] = {}
+    starts = count_starts(reduced)
     with tqdm(desc="refinement", total=1.0, bar_format=_SHARE, leave=False, disable=None) as bar:
 
         def progress(start: str, step: int, error: float) -> None:
             done[start] = step
-            bar.n = min(done.values()) / steps
+            bar.n = sum(done.values()) / (steps * starts)
             bar.refresh()
             if step % _SAY_EVERY == 0 or step == steps:
                 logger.info(
@@ -214,7 +215,7 @@ def _refine(fit: Fit, reduced: ReducedSDN) -> ReducedSDN:
 
         sdn, errors = sharpen(reduced, drawn(fit.training), drawn(fit.validation), steps, fit.config.seed, progress)
     ends = ", ".join(f"{name} {error:.3g}" for name, error in errors.items())
-    logger.info("refined from both starts, MAE on the validation sequences: {}", ends)
+    logger.info("refined from all starts, MAE on the validation sequences: {}", ends)
     return sdn
 
 

@@ -1,8 +1,9 @@
-"""The end of a fit: second-order refinement from two starts at once, of which the better is kept.
+"""The end of a fit: second-order refinement from several starts at once, of which the best is kept.
 
 Where first-order steps end depends on where they began; the neuron's equations written down as units
-(:mod:`sdn.fitting.construct`) are another start, and which of the two refines to less error is not known before. So
-both are refined, beside each other on two threads. Each stays on one: nothing waits, and the bits depend on no core.
+(:mod:`sdn.fitting.construct`, which draws some of them) are other starts, and which refines to the least error is not
+known before. So all are refined, as many beside each other as there are threads. Each stays on one: nothing waits, and
+the bits depend on no core.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from .construct import construct
 from .metrics import evaluate
 from .refine import Data, refine
 
-FITTED, CONSTRUCTED = "fitted", "constructed"
+FITTED, CONSTRUCTED = "fitted", ("first constructed", "second constructed", "third constructed")
 Progress = Callable[[str, int, float], None]  # start, step, held-out error
+
+
+def count_starts(reduced: ReducedSDN) -> int:
+    """How many networks :func:`sharpen` refines."""
+    return 1 + len(CONSTRUCTED) * (reduced.d_model >= 3)
 
 
 class _StoppedError(Exception):
@@ -35,7 +41,7 @@ def sharpen(
     seed: int = 0,
     progress: Progress = lambda start, step, error: None,
 ) -> tuple[ReducedSDN, dict[str, float]]:
-    """``reduced`` or the constructed network of its size after ``steps`` of refinement, and the mean errors of both.
+    """``reduced`` or a constructed network of its size after ``steps`` of refinement, and the mean errors of all.
 
     Args:
         reduced: a fitted network of one layer; with fewer than 3 channels it is the only start.
@@ -46,9 +52,10 @@ def sharpen(
         progress: called from the threads that refine, every 10 steps.
     """
     starts = {FITTED: reduced}
-    if reduced.d_model >= 3:
-        other = construct(reduced.tau, reduced.d_model, reduced.kernel_size, seed=seed)
-        starts[CONSTRUCTED] = ReducedSDN(dict(other.named_buffers()), reduced.tau, reduced.meta | other.meta)
+    if count_starts(reduced) > 1:
+        for number, name in enumerate(CONSTRUCTED):
+            other = construct(reduced.tau, reduced.d_model, reduced.kernel_size, seed=seed + number)
+            starts[name] = ReducedSDN(dict(other.named_buffers()), reduced.tau, reduced.meta | other.meta)
     stop = threading.Event()
 
     def alive() -> None:
@@ -57,7 +64,8 @@ def sharpen(
 
     def run(name: str) -> ReducedSDN:
         tell = lambda step, error: progress(name, step, error)  # noqa: E731
-        return refine(starts[name], [training], steps, seed=seed, progress=tell, before_step=alive)
+        draws = seed + max(0, list(starts).index(name) - 1)
+        return refine(starts[name], [training], steps, seed=draws, progress=tell, before_step=alive)
 
     ends = _on_one_core_each(run, list(starts), stop)
     errors = {name: _error(end, validation) for name, end in zip(starts, ends, strict=True)}

@@ -237,3 +237,12 @@ def test_backward_twice():
     y = model(x)[0].sum()
     first = torch.autograd.grad(y, x, retain_graph=True)[0]
     torch.testing.assert_close(torch.autograd.grad(y, x)[0], first)
+
+
+@pytest.mark.parametrize(
+    ("length", "width", "taken"), [(64, 2, True), (1536, 2, True), (1537, 2, False), (8, 64, False)]
+)
+def test_long_and_wide_layers_are_left_to_the_plain_composition(length: int, width: int, taken: bool):
+    H = width * fused.WIDTH if width == 2 else 1024
+    model = network(1, dtype=torch.float32, width=H)
+    assert fused.ready(model, torch.randn(1, length, H)) == taken
