@@ -75,11 +75,12 @@ def work(quick: bool) -> dict[str, Callable[[], object]]:
     data = NeuronData(*map(torch.from_numpy, (drawn, *scan(drawn, 0.2))), recipe.header(), Path("benchmark"))
     fit = Fit(FitConfig(), data)
 
-    def epoch() -> None:
-        for index in torch.arange(len(drawn)).split(64):
-            fit.step(*fit.batch(index), 1e-3)
+    batches = torch.arange(len(drawn)).split(64)
 
-    calls[f"SDN fit: {len(drawn) // 64} steps of 64 x {drawn.shape[-1]}"] = epoch
+    def epoch() -> None:
+        fit.steps(batches, [1e-3] * len(batches))
+
+    calls[f"SDN fit: {len(batches)} steps of 64 x {drawn.shape[-1]}"] = epoch
     return calls
 
 

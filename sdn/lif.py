@@ -25,6 +25,7 @@ from .surrogate import TRIANGLE, Surrogate, spike
 Reset = Literal["hard", "soft"]
 Gradient = Literal["sltt", "bptt"]
 RESETS: tuple[Reset, ...] = ("hard", "soft")
+GRADIENTS: tuple[Gradient, ...] = ("sltt", "bptt")
 
 
 def check_tau(tau: float) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from . import ops
 from .contract import Neuron
 from .errors import UserError
-from .lif import Gradient, Reset, check_reset, check_tau, lif_step
+from .lif import GRADIENTS, Gradient, Reset, check_reset, check_tau, lif_step
 from .named import resolve, suggestion
 from .network import ReducedSDN
 from .surrogate import Surrogate, make_surrogate
@@ -32,8 +32,7 @@ _OTHERS = {
     "resonate": "resonate.ResonateAndFire",
     "sliding_psn": "sliding_psn.SlidingPSN",
 }
-_GRADIENTS: tuple[Gradient, ...] = ("sltt", "bptt")
-NEURONS: tuple[str, ...] = ("sdn", *_GRADIENTS, *_OTHERS)
+NEURONS: tuple[str, ...] = ("sdn", *GRADIENTS, *_OTHERS)
 """The words for a neuron."""
 
 _LEAST = 1e-6
@@ -105,7 +104,7 @@ class LIF(_Exact):
         width: float | None = None,
     ) -> None:
         super().__init__(tau, make_surrogate(surrogate, width))
-        if gradient not in _GRADIENTS:
+        if gradient not in GRADIENTS:
             raise UserError(f"unknown gradient {gradient!r}; choose sltt or bptt")
         if isinstance(u_r, bool) or not isinstance(u_r, (int, float)) or not u_r < 1.0:
             raise UserError(f"the reset value u_r counts in thresholds and must lie below 1, not {u_r}")
@@ -193,7 +192,7 @@ def make_neuron(
         UserError: unknown name, an option unknown or out of range, an SDN fitted for another tau or asked for what it
             cannot do.
     """
-    for gradient in _GRADIENTS:
+    for gradient in GRADIENTS:
         if name == gradient:
             return LIF(tau, gradient, reset, u_r, learnable_tau, learnable_u_r, d_model, surrogate, width)
     if name == "sdn":

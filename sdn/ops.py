@@ -23,7 +23,7 @@ from torch.autograd import forward_ad
 from . import kernels
 from .contract import check_threshold
 from .errors import UserError
-from .lif import Gradient, Reset, check_reset, lif_reference
+from .lif import GRADIENTS, Gradient, Reset, check_reset, lif_reference
 from .network import ReducedSDN
 from .surrogate import TRIANGLE, Surrogate, spike
 
@@ -55,7 +55,7 @@ def lif(
     Raises:
         UserError: an unknown reset or gradient, a current that is not of a float type, or a threshold not above 0.
     """
-    if gradient not in ("sltt", "bptt"):
+    if gradient not in GRADIENTS:
         raise UserError(f"unknown gradient {gradient!r}; choose sltt or bptt")
     dual = _is_differentiated(current, tau, v_th, u_r)
     if kernels.chosen() == "reference" or dual:

@@ -18,7 +18,7 @@ from sdn.checksum import raw
 from sdn.errors import UserError
 
 from .constants import EVERY_STEP, LAST, NORMS, POOL, float_type, step_constants
-from .gate import refuse_not_finite
+from .gate import finite_array
 from .heads import EmbeddingEncoder, LinearEncoder, SequenceDecoder, StepDecoder, refuse_windows
 from .ssm import SpikingSSM
 
@@ -111,11 +111,7 @@ class CompiledNetwork:
         if x.ndim != 3 or x.shape[0] != batch or x.shape[2] != self.d_input or x.dtype.kind not in "fiub":
             wanted = f"({batch}, L, {self.d_input})" if x.ndim != 2 else f"({batch}, {self.d_input})"
             raise UserError(f"this engine takes numbers {wanted}, not {x.dtype} {x.shape}")
-        with np.errstate(over="ignore"):  # it becomes infinite, which is refused
-            xs = np.ascontiguousarray(x, self.dtype)
-        if not kernels().finite(xs.reshape(-1)):
-            raise refuse_not_finite()
-        return xs, self._no_ids
+        return finite_array(x, self.dtype, kernels().finite), self._no_ids
 
 
 _version = operator.attrgetter("_version")

@@ -33,30 +33,38 @@ def gather(source, base, rows, H, graded, keep, masked, mask, tile, width):
 
 
 @jit
-def product(tile, width, panel, at, depth, row, out, to, stride, rows, keep, masked, mask):
-    """TILE rows of the tile times two panels ``(depth, WIDTH)``, masked; ``rows`` of them to rows of ``out``."""
-    zero = splat(tile.dtype.type(0))
+def _grow(source, at, hop, gap, panel, left, right, step, depth):
+    """``Σ_k source[at + k hop + j gap] panel[left + k step]``, j < TILE, and of ``right``: two vectors of TILE rows."""
+    zero = splat(source.dtype.type(0))
     a0, a1, a2, a3, a4, a5, a6, a7 = zero, zero, zero, zero, zero, zero, zero, zero
     b0, b1, b2, b3, b4, b5, b6, b7 = zero, zero, zero, zero, zero, zero, zero, zero
-    other = at + depth * WIDTH
     for k in range(depth):
-        v, w, i = load(panel, at + k * WIDTH), load(panel, other + k * WIDTH), row + k
-        x = broadcast(tile, i)
+        v, w, i = load(panel, left + k * step), load(panel, right + k * step), at + k * hop
+        x = broadcast(source, i)
         a0, b0 = fma(x, v, a0), fma(x, w, b0)
-        x = broadcast(tile, i + width)
+        x = broadcast(source, i + gap)
         a1, b1 = fma(x, v, a1), fma(x, w, b1)
-        x = broadcast(tile, i + 2 * width)
+        x = broadcast(source, i + 2 * gap)
         a2, b2 = fma(x, v, a2), fma(x, w, b2)
-        x = broadcast(tile, i + 3 * width)
+        x = broadcast(source, i + 3 * gap)
         a3, b3 = fma(x, v, a3), fma(x, w, b3)
-        x = broadcast(tile, i + 4 * width)
+        x = broadcast(source, i + 4 * gap)
         a4, b4 = fma(x, v, a4), fma(x, w, b4)
-        x = broadcast(tile, i + 5 * width)
+        x = broadcast(source, i + 5 * gap)
         a5, b5 = fma(x, v, a5), fma(x, w, b5)
-        x = broadcast(tile, i + 6 * width)
+        x = broadcast(source, i + 6 * gap)
         a6, b6 = fma(x, v, a6), fma(x, w, b6)
-        x = broadcast(tile, i + 7 * width)
+        x = broadcast(source, i + 7 * gap)
         a7, b7 = fma(x, v, a7), fma(x, w, b7)
+    return a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7
+
+
+@jit
+def product(tile, width, panel, at, depth, row, out, to, stride, rows, keep, masked, mask):
+    """TILE rows of the tile times two panels ``(depth, WIDTH)``, masked; ``rows`` of them to rows of ``out``."""
+    a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7 = _grow(
+        tile, row, 1, width, panel, at, at + depth * WIDTH, WIDTH, depth
+    )
     m, n = splat(tile.dtype.type(1)), splat(tile.dtype.type(1))
     if masked:
         m, n = load(keep, mask), load(keep, mask + WIDTH)
@@ -92,30 +100,11 @@ def _add(out, to, a, b):
 @jit
 def outer(tile, width, other, stride, rows, H, out):
     """``out (H, 2H) += tileᵀ other`` over ``rows`` rows of tile ``(., H)`` and other ``(., 2H)``."""
-    zero = splat(tile.dtype.type(0))
     for column in range(0, 2 * H, 2 * WIDTH):
         for h in range(0, H, TILE):
-            a0, a1, a2, a3, a4, a5, a6, a7 = zero, zero, zero, zero, zero, zero, zero, zero
-            b0, b1, b2, b3, b4, b5, b6, b7 = zero, zero, zero, zero, zero, zero, zero, zero
-            for r in range(rows):
-                at, i = r * stride + column, r * width + h
-                v, w = load(other, at), load(other, at + WIDTH)
-                x = broadcast(tile, i)
-                a0, b0 = fma(x, v, a0), fma(x, w, b0)
-                x = broadcast(tile, i + 1)
-                a1, b1 = fma(x, v, a1), fma(x, w, b1)
-                x = broadcast(tile, i + 2)
-                a2, b2 = fma(x, v, a2), fma(x, w, b2)
-                x = broadcast(tile, i + 3)
-                a3, b3 = fma(x, v, a3), fma(x, w, b3)
-                x = broadcast(tile, i + 4)
-                a4, b4 = fma(x, v, a4), fma(x, w, b4)
-                x = broadcast(tile, i + 5)
-                a5, b5 = fma(x, v, a5), fma(x, w, b5)
-                x = broadcast(tile, i + 6)
-                a6, b6 = fma(x, v, a6), fma(x, w, b6)
-                x = broadcast(tile, i + 7)
-                a7, b7 = fma(x, v, a7), fma(x, w, b7)
+            a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7 = _grow(
+                tile, h, width, 1, other, column, column + WIDTH, stride, rows
+            )
             to = h * 2 * H + column
             _add(out, to, a0, b0)
             _add(out, to + 2 * H, a1, b1)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sdn.errors import UserError
 
 from .constants import NORMS, float_type, step_constants
-from .gate import as_array, refuse_not_finite
+from .gate import as_array, finite_array, refuse_not_finite
 from .ssm import SpikingSSM
 from .state import State
 
@@ -103,11 +103,7 @@ class EventEngine:
         return out
 
     def _checked(self, x: ArrayLike | torch.Tensor) -> NDArray:
-        with np.errstate(over="ignore"):  # it becomes infinite, which is refused
-            array = np.ascontiguousarray(as_array(x), self.dtype)
-        if not self._finite(array.reshape(-1)):
-            raise refuse_not_finite()
-        return array
+        return finite_array(as_array(x), self.dtype, self._finite)
 
     def _call(self, xs: NDArray, ys: NDArray) -> None:
         self._advance(

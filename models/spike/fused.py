@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 try:
     from sdn.kernels.simd import WIDTH
 
+    from .fused_arrays import real
     from .fused_norms import norm_pass
     from .fused_parts import Convolution, Inner, Masks, inside, mix_backward, mix_forward, outside, runs_inside
 except ImportError:  # no numba: sdn.kernels says so where neurons run without it
@@ -146,10 +147,6 @@ def _of_mix(mix: Mix) -> tuple[Tensor, Tensor]:
     return mix.weight.squeeze(-1), mix.bias
 
 
-def _real(x: Tensor) -> type:
-    return np.float64 if x.dtype == torch.float64 else np.float32
-
-
 def _run_inside(layer: SS4D, norm: Norm, prenorm: bool, x: Tensor, steps: np.ndarray, rate: float) -> Tensor:
     """A layer whose neuron the convolution's pass knows."""
     numbers: list[float | Tensor] = [0.0, 0.0]
@@ -157,7 +154,7 @@ def _run_inside(layer: SS4D, norm: Norm, prenorm: bool, x: Tensor, steps: np.nda
         numbers = [layer.neuron.tau, layer.neuron.u_r]
     learnt = any(isinstance(v, Tensor) for v in numbers)
     each = [v if isinstance(v, Tensor) else torch.full_like(layer.D, v, requires_grad=False) for v in numbers]
-    options = _Options(norm, prenorm, steps, inside(layer.neuron, _real(x)), _masks(layer.mix, x), learnt)
+    options = _Options(norm, prenorm, steps, inside(layer.neuron, real(x.dtype)), _masks(layer.mix, x), learnt)
     return _Layer.apply(x, *_kernel(layer, rate), *each, *_of_mix(layer.mix), *_of_norm(norm), options)
 
 
@@ -211,7 +208,7 @@ def _run_around(layer: SS4D, norm: Norm, prenorm: bool, x: Tensor, steps: np.nda
     """A layer whose neuron is called as the module it is, on the current ``(B, H, L)``."""
     neuron = layer.neuron
     graded = not getattr(neuron, "binary", False)
-    options = _Options(norm, prenorm, steps, outside(_real(x)), Masks(None, None, 1.0), graded=graded)
+    options = _Options(norm, prenorm, steps, outside(real(x.dtype)), Masks(None, None, 1.0), graded=graded)
     current = _Front.apply(x, *_kernel(layer, rate), *(_of_norm(norm) if prenorm else (None, None)), options)
     current = current.transpose(1, 2)
     s = neuron(current if getattr(neuron, "any_layout", False) else current.contiguous())

@@ -9,9 +9,14 @@ from torch import Tensor
 _SHARES = 4  # equal parts of the work a thread may take, where sums are kept for each
 
 
+def real(dtype: torch.dtype) -> type[np.floating]:
+    """The numpy type of float32 or float64."""
+    return np.float64 if dtype == torch.float64 else np.float32
+
+
 def new(*shape: int, dtype: torch.dtype) -> Tensor:
     """Uninitialised, from numpy, which asks the system for huge pages."""
-    return torch.from_numpy(np.empty(shape, np.float64 if dtype == torch.float64 else np.float32))
+    return torch.from_numpy(np.empty(shape, real(dtype)))
 
 
 def flat(tensor: Tensor) -> np.ndarray:

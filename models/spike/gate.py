@@ -6,7 +6,7 @@ batch size would be broadcast. So a sample and the state beside it are checked b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,19 @@ def as_array(x: ArrayLike | Tensor) -> NDArray:
     return array
 
 
+def finite_array(x: NDArray, dtype: np.dtype, finite: Callable[[NDArray], bool]) -> NDArray:
+    """``x`` in C order and of the type an engine computes in; ``finite`` is the compiled question.
+
+    Raises:
+        UserError: NaN or infinity, in ``x`` or where ``dtype`` is too narrow for it.
+    """
+    with np.errstate(over="ignore"):  # it becomes infinite, which is refused
+        array = np.ascontiguousarray(x, dtype)
+    if not finite(array.reshape(-1)):
+        raise refuse_not_finite()
+    return array
+
+
 def check_sample(x: Tensor, state: Sequence[Any]) -> None:
     """Refuse a sample ``(B, ...)`` that is not finite, or a state that is not one of B rows.
 
@@ -68,9 +81,9 @@ def check_input(encoder: nn.Module, x: Tensor, ndim: int) -> None:
     Raises:
         UserError: what it reads, and what was given.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not isinstance(x, Tensor):
-        if not isinstance(x, Tensor):
-            raise UserError(f"a network reads tensors, not {type(x).__name__}; torch.as_tensor makes one")
+    if not isinstance(x, Tensor):
+        raise UserError(f"a network reads tensors, not {type(x).__name__}; torch.as_tensor makes one")
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     steps = "B, L" if ndim == 3 else "B"
     if isinstance(encoder, nn.Linear):

@@ -62,8 +62,15 @@ def _count(before, base, rows, H, keep, masked, sample, fired, counts):
 
 
 @jit
-def _dense(spikes, width, panels, tile, wide, rows, H):
-    """Sums over all rows of weights into the tile, ``(rows, 2H)``."""
+def _many(before, base, rows, H, graded, keep, masked, sample, fired, counts):
+    """Whether the sums of a piece are to be dense products; if not, who fired is as :func:`_count` leaves it."""
+    return graded or _count(before, base, rows, H, keep, masked, sample, fired, counts) > DENSE * rows * H
+
+
+@jit
+def _dense(before, base, graded, keep, masked, sample, spikes, width, panels, tile, wide, rows, H):
+    """Gather the piece into ``spikes``, and sum all rows of weights into the tile, ``(rows, 2H)``."""
+    gather(before, base, rows, H, graded, keep, masked, sample * H, spikes, width)
     for column in range(0, 2 * H, 2 * WIDTH):
         for r in range(0, rows, TILE):
             product(
@@ -155,10 +162,9 @@ def forward(first, last, x, before, graded, weight, panels, bias, y, keep, after
     for q in range(first, last):
         sample, t0 = q // n, q % n * ROWS
         rows = min(ROWS, L - t0)
-        base, mask = (sample * L + t0) * H, sample * H
-        if graded or _count(before, base, rows, H, keep, masked, sample, fired, counts) > DENSE * rows * H:
-            gather(before, base, rows, H, graded, keep, masked, mask, spikes, width)
-            _dense(spikes, width, panels, tile, wide, rows, H)
+        base = (sample * L + t0) * H
+        if _many(before, base, rows, H, graded, keep, masked, sample, fired, counts):
+            _dense(before, base, graded, keep, masked, sample, spikes, width, panels, tile, wide, rows, H)
             for r in range(rows):
                 for column in range(0, H, WIDTH):
                     a, b = load(tile, r * wide + column), load(tile, r * wide + H + column)
@@ -183,7 +189,7 @@ def forward(first, last, x, before, graded, weight, panels, bias, y, keep, after
 
 @jit
 def _slopes(grad, at, a, b, scale, bias, column, H, after, masked, sample, tile, row):
-    """Gradients at a and b into the tile; returns them too."""
+    """Gradients at a and b into the tile."""
     one = splat(bias.dtype.type(1))
     a, gate = _gate(a, b, scale, bias, column, H)
     g = load(grad, at + column)
@@ -193,7 +199,6 @@ def _slopes(grad, at, a, b, scale, bias, column, H, after, masked, sample, tile,
     at_b = at_a * a * (one - gate)
     store(tile, row + column, at_a)
     store(tile, row + H + column, at_b)
-    return at_a, at_b
 
 
 @jit
@@ -278,12 +283,9 @@ def backward(
             sample, t0 = q // n, q % n * ROWS
             rows = min(ROWS, L - t0)
             base = (sample * L + t0) * H
-            dense = graded or (
-                _count(before, base, rows, H, keep, masked, sample, fired, counts) > DENSE * rows * H
-            )  # fmt: skip
+            dense = _many(before, base, rows, H, graded, keep, masked, sample, fired, counts)
             if dense:
-                gather(before, base, rows, H, graded, keep, masked, sample * H, spikes, H + WIDTH)
-                _dense(spikes, H + WIDTH, panels, tile, width, rows, H)
+                _dense(before, base, graded, keep, masked, sample, spikes, H + WIDTH, panels, tile, width, rows, H)
                 for r in range(rows):
                     row = r * width
                     for column in range(0, H, WIDTH):

@@ -17,8 +17,8 @@ from torch import Tensor
 from ..kernels.threads import beside, spread
 from ..network import SDN
 from .metrics import SpikeScore
-from .passes import lags, n_sums, places
-from .team import SHARE, STOP, help_out, lead, score
+from .passes import OUT_BIAS, lags, n_sums, places
+from .team import PASS, SHARE, STOP, help_out, lead, score
 
 # Steps of a piece, of which a thread takes one at a time: about 40 microseconds in the longest pass.
 _PIECE = 4096
@@ -34,7 +34,7 @@ class Fused:
         self.data = tuple(x.contiguous().view(-1).numpy() for x in (current, mem, spike))
         self.share = max(1, _PIECE // self.T)
         self.lag = np.empty(number * (self.k + 1))
-        spread(lags, number, max(1, _PIECE // self.T), self.data[0], self.T, self.k, self.lag)
+        spread(lags, number, self.share, self.data[0], self.T, self.k, self.lag)
 
     def steps(self, batches: Sequence[Tensor], rates: Sequence[float]) -> list[float]:
         """An optimizer step on each of ``batches`` of row numbers; the losses, up to the first that is not finite."""
@@ -48,7 +48,7 @@ class Fused:
         pieces = -(-longest // self.share)
         threads = max(1, min(torch.get_num_threads(), pieces))
         state, claims = np.zeros(8, np.int64), np.zeros(pieces, np.int64)
-        state[0], state[SHARE] = 1, self.share
+        state[PASS], state[SHARE] = 1, self.share
         finished = np.zeros(threads * pieces, np.int64)
         sums = np.zeros(threads * pieces * n_sums(self.d, self.k + self.k % 2))
         weights = np.zeros(places(self.d, self.k)[-1], np.float32)
@@ -137,7 +137,7 @@ class Fused:
         weights[mix_bias : mix_bias + d] = ((layer.pointwise.bias - second.running_mean).double() * rstd).numpy()
         weights[gamma : gamma + d], weights[beta : beta + d] = second.weight.numpy(), second.bias.numpy()
         weights[out : out + d] = self.sdn.decoder.weight[0, :, 0].numpy()
-        weights[gamma + 7 * self.d] = self.sdn.decoder.bias.item()
+        weights[gamma + OUT_BIAS * self.d] = self.sdn.decoder.bias.item()
         return weights
 
 

@@ -58,6 +58,19 @@ def workspace(d, k):  # noqa: ANN201
 
 
 @jit
+def _store8(out, at, gap, a0, a1, a2, a3, b0, b1, b2, b3) -> None:
+    """Two neighbouring vectors a, b to each of four places ``gap`` numbers apart."""
+    store(out, at, a0)
+    store(out, at + WIDTH, b0)
+    store(out, at + gap, a1)
+    store(out, at + gap + WIDTH, b1)
+    store(out, at + 2 * gap, a2)
+    store(out, at + 2 * gap + WIDTH, b2)
+    store(out, at + 3 * gap, a3)
+    store(out, at + 3 * gap + WIDTH, b3)
+
+
+@jit
 def _map(out, to, weights, w, bias, n_out, n_in, source, s, stride, steps, rectify) -> None:
     """out[to + c STEPS + t] = weights[bias + c] + sum_i weights[w + c n_in + i] source[s + i stride + t]; or ReLU."""
     apart()
@@ -83,15 +96,7 @@ def _map(out, to, weights, w, bias, n_out, n_in, source, s, stride, steps, recti
                 a1, b1 = select(at_least(zero, a1), zero, a1), select(at_least(zero, b1), zero, b1)
                 a2, b2 = select(at_least(zero, a2), zero, a2), select(at_least(zero, b2), zero, b2)
                 a3, b3 = select(at_least(zero, a3), zero, a3), select(at_least(zero, b3), zero, b3)
-            at = to + c * STEPS + t
-            store(out, at, a0)
-            store(out, at + WIDTH, b0)
-            store(out, at + STEPS, a1)
-            store(out, at + STEPS + WIDTH, b1)
-            store(out, at + 2 * STEPS, a2)
-            store(out, at + 2 * STEPS + WIDTH, b2)
-            store(out, at + 3 * STEPS, a3)
-            store(out, at + 3 * STEPS + WIDTH, b3)
+            _store8(out, to + c * STEPS + t, STEPS, a0, a1, a2, a3, b0, b1, b2, b3)
 
 
 @jit
@@ -116,14 +121,7 @@ def _outer(work, to, left, n_left, right, stride, n_right, steps) -> None:
                 a2, b2 = fma(g, p, a2), fma(g, q, b2)
                 g = load(work, left + (c + 3) * STEPS + t)
                 a3, b3 = fma(g, p, a3), fma(g, q, b3)
-            store(work, at, a0)
-            store(work, at + WIDTH, b0)
-            store(work, at + gap, a1)
-            store(work, at + gap + WIDTH, b1)
-            store(work, at + 2 * gap, a2)
-            store(work, at + 2 * gap + WIDTH, b2)
-            store(work, at + 3 * gap, a3)
-            store(work, at + 3 * gap + WIDTH, b3)
+            _store8(work, at, gap, a0, a1, a2, a3, b0, b1, b2, b3)
 
 
 @jit

@@ -48,14 +48,14 @@ def sharpen(
         training: current and mem, ``(N, L)`` each, to refine on.
         validation: the same; the mean error there decides.
         steps: of each refinement.
-        seed: of windows and of the construction.
+        seed: of windows and of the first construction; the next ones have the next seeds.
         progress: called from the threads that refine, every 10 steps.
     """
-    starts = {FITTED: reduced}
+    starts = {FITTED: (reduced, seed)}
     if count_starts(reduced) > 1:
-        for number, name in enumerate(CONSTRUCTED):
-            other = construct(reduced.tau, reduced.d_model, reduced.kernel_size, seed=seed + number)
-            starts[name] = ReducedSDN(dict(other.named_buffers()), reduced.tau, reduced.meta | other.meta)
+        for own, name in enumerate(CONSTRUCTED, start=seed):
+            other = construct(reduced.tau, reduced.d_model, reduced.kernel_size, seed=own)
+            starts[name] = ReducedSDN(dict(other.named_buffers()), reduced.tau, reduced.meta | other.meta), own
     stop = threading.Event()
 
     def alive() -> None:
@@ -64,8 +64,8 @@ def sharpen(
 
     def run(name: str) -> ReducedSDN:
         tell = lambda step, error: progress(name, step, error)  # noqa: E731
-        draws = seed + max(0, list(starts).index(name) - 1)
-        return refine(starts[name], [training], steps, seed=draws, progress=tell, before_step=alive)
+        start, own = starts[name]
+        return refine(start, [training], steps, seed=own, progress=tell, before_step=alive)
 
     ends = _on_one_core_each(run, list(starts), stop)
     errors = {name: _error(end, validation) for name, end in zip(starts, ends, strict=True)}

@@ -26,6 +26,7 @@ from .passes import (
     OUT,
     OUT_BIAS,
     SCALE,
+    SCORE,
     SHIFT,
     SLOPE,
     piece,
@@ -41,10 +42,20 @@ _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8  # of AdamW
 
 
 @jit
+def _take(
+    i, me, now, kind, rows, first, last, current, mem, spike, T, d, k, share, claims, finished, sums, weights, work
+):  # fmt: skip
+    """Thread ``me`` computes piece ``i`` of the pass ``now`` over ``rows[first:last]`` and says so."""
+    at, begin = me * claims.size + i, first + i * share
+    stop = min(begin + share, last)
+    piece(kind, rows, begin, stop, current, mem, spike, T, weights, d, k, work, sums, at * (sums.size // finished.size))
+    publish(finished, at, now)
+
+
+@jit
 def help_out(me, rows, current, mem, spike, T, d, k, state, claims, finished, sums, weights):
     """Thread ``me`` takes pieces; returns True at the end, False after some time without work."""
     mine, work, idle, last = weights.copy(), workspace(d, k), 0, -1
-    wide = sums.size // finished.size
     while idle < _IDLE:
         if observe(state, STOP):
             return True
@@ -62,10 +73,10 @@ def help_out(me, rows, current, mem, spike, T, d, k, state, claims, finished, su
         for i in range(pieces - 1, -1, -1):
             old = observe(claims, i)
             if old < now and observe(state, PASS) == now and exchange(claims, i, old, now):
-                at, begin = me * claims.size + i, first + i * share
-                stop = min(begin + share, end)
-                piece(kind, rows, begin, stop, current, mem, spike, T, mine, d, k, work, sums, at * wide)
-                publish(finished, at, now)
+                _take(
+                    i, me, now, kind, rows, first, end, current, mem, spike, T, d, k, share, claims, finished, sums,
+                    mine, work,
+                )  # fmt: skip
     return False
 
 
@@ -81,10 +92,10 @@ def _pass(kind, rows, first, last, current, mem, spike, T, d, k, state, claims, 
     for i in range(pieces):
         old = observe(claims, i)
         if old < now and exchange(claims, i, old, now):
-            begin = first + i * share
-            stop = min(begin + share, last)
-            piece(kind, rows, begin, stop, current, mem, spike, T, weights, d, k, work, sums, i * wide)
-            publish(finished, i, now)
+            _take(
+                i, 0, now, kind, rows, first, last, current, mem, spike, T, d, k, share, claims, finished, sums,
+                weights, work,
+            )  # fmt: skip
     total[:] = 0
     for i in range(pieces):
         who, looks = -1, 0
@@ -95,10 +106,11 @@ def _pass(kind, rows, first, last, current, mem, spike, T, d, k, state, claims, 
                     break
                 looks += 1
         if who < 0:
-            who, begin = 0, first + i * share
-            stop = min(begin + share, last)
-            piece(kind, rows, begin, stop, current, mem, spike, T, weights, d, k, work, sums, i * wide)
-            publish(finished, i, now)
+            who = 0
+            _take(
+                i, 0, now, kind, rows, first, last, current, mem, spike, T, d, k, share, claims, finished, sums,
+                weights, work,
+            )  # fmt: skip
         base = (who * claims.size + i) * wide
         for j in range(wide):
             total[j] += sums[base + j]
@@ -189,24 +201,9 @@ def lead(
             weights[g2 + SHIFT * d + c] = running[2 * own + c]
         weights[g2 + OUT_BIAS * d] = theta[out_at + own]
         _pass(
-            MOMENTS,
-            rows,
-            first,
-            last,
-            current,
-            mem,
-            spike,
-            T,
-            d,
-            k,
-            state,
-            claims,
-            finished,
-            sums,
-            weights,
-            work,
+            MOMENTS, rows, first, last, current, mem, spike, T, d, k, state, claims, finished, sums, weights, work,
             total,
-        )
+        )  # fmt: skip
         # Second batch norm.
         for c in range(own):
             off = total[c] / n
@@ -233,24 +230,9 @@ def lead(
             weights[g2 + CONSTANT * d + c] = -gain * slope[beta2 + c]
         slope[out_at + own] = total[3 * d] / n
         _pass(
-            GRADIENT,
-            rows,
-            first,
-            last,
-            current,
-            mem,
-            spike,
-            T,
-            d,
-            k,
-            state,
-            claims,
-            finished,
-            sums,
-            weights,
-            work,
+            GRADIENT, rows, first, last, current, mem, spike, T, d, k, state, claims, finished, sums, weights, work,
             total,
-        )
+        )  # fmt: skip
         for c in range(own):
             for e in range(own):
                 slope[mix_at + c * own + e] = total[c * d + e] / n
@@ -287,6 +269,6 @@ def score(first, last, rows, share, current, mem, spike, T, d, k, weights, sums)
     found = np.zeros(6)
     for i in range(first, last):
         begin = i * share
-        piece(3, rows, begin, min(begin + share, rows.size), current, mem, spike, T, weights, d, k, work, found, 0)
+        piece(SCORE, rows, begin, min(begin + share, rows.size), current, mem, spike, T, weights, d, k, work, found, 0)
         for j in range(6):
             sums[i * 6 + j] = found[j]

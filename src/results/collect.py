@@ -15,9 +15,11 @@ from src.results.facts import ROOT, config_hash
 from src.results.record import FILE, FORMAT
 
 RESULTS = ROOT / "results"
+_SHOWS = ("progress", "last")
+"""Callbacks without a part in what a run computes."""
 _ELSEWHERE = (
     *("tolerance.", "hydra.", "hydra/", "logger.", "wandb.", "train.ckpt=", "trainer.enable_progress_bar="),
-    *("callbacks.progress.", "callbacks.last."),
+    *(f"callbacks.{name}." for name in _SHOWS),
 )
 """Beginnings of options that say where a run keeps its things and what it shows, not what it computes."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -151,9 +153,7 @@ def _cut(value: Any) -> Any:
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` without its seeds and what a run shows: equal for runs whose figures may be averaged."""
     kept = dict(without_paths(config))
-    kept["callbacks"] = {
-        key: value for key, value in (kept.get("callbacks") or {}).items() if key not in ("progress", "last")
-    }
+    kept["callbacks"] = {key: value for key, value in (kept.get("callbacks") or {}).items() if key not in _SHOWS}
     for section in ("train", "dataset"):
         kept[section] = {key: value for key, value in kept[section].items() if key != "seed"}
     return kept
