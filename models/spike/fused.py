@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 try:
     from sdn.kernels.simd import WIDTH
 
-    from .fused_arrays import real
+    from .fused_arrays import new, real
     from .fused_norms import norm_pass
     from .fused_parts import Convolution, Inner, Masks, inside, mix_backward, mix_forward, outside, runs_inside
 except ImportError:  # no numba: sdn.kernels says so where neurons run without it
@@ -245,7 +245,7 @@ class _Front(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, signal, *kept = ctx.saved_tensors
         ctx.norm.kept, grad = tuple(kept), grad.contiguous()
-        out = torch.empty_like(grad)
+        out = new(*grad.shape, dtype=grad.dtype)
         at_u, *by_kernel, _, _ = ctx.conv.backward(grad, signal, grad, out, None)
         at_x, by_norm = ctx.norm.backward(at_u, x, None)
         return at_x, *by_kernel, *by_norm, None

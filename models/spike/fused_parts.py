@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn.kernels.cpu_psi import psi_arguments
-from sdn.kernels.simd import WIDTH
+from sdn.kernels.simd import WIDTH, aligned
 from sdn.kernels.threads import spread
 from sdn.neurons import LIF, SDNNeuron
 
@@ -79,7 +79,7 @@ class Convolution:
         self.coef, self.modes = coef, (c, N, powers.shape[1], L, self.n)
         self.table = mode_kernels.lanes(np.moveaxis(powers, 1, 0))  # (levels, blocks, N, 2, WIDTH)
         self.table = np.moveaxis(self.table.reshape(powers.shape[1], self.blocks, N, -1), 0, 2).reshape(-1)
-        self.spectrum = np.empty(self.blocks * self.n * conv_kernels.STEP, self.real)
+        self.spectrum = aligned(self.blocks * self.n * conv_kernels.STEP, self.real)
         arrays = self.table, mode_kernels.lanes((2 * coef).numpy()), flat(D), self.spectrum
         spread(mode_kernels.kernel, self.blocks, 1, *arrays, *self.modes)
         spread(conv_kernels.spectra, self.blocks, 1, self.spectrum, *self.sizes[2:])
@@ -98,7 +98,7 @@ class Convolution:
         """
         (c, N, *_), H, neuron = self.modes, self.shape[2], self.neuron
         parts = min(self.pairs, -(-shares() // self.blocks))
-        sums = np.empty(parts * self.blocks * self.n * conv_kernels.STEP, self.real)
+        sums = aligned(parts * self.blocks * self.n * conv_kernels.STEP, self.real)
         tally = np.zeros(2 * parts * H if learnt else 0, self.real)
         spread(
             conv_kernels.backward,
@@ -122,7 +122,7 @@ class Convolution:
             *self.sizes,
         )
         spread(conv_kernels.kernels, self.blocks, 1, sums, parts, self.blocks, *self.sizes[2:])
-        found = np.empty(c * 2 * H * 2 * N, self.real)
+        found = aligned(c * 2 * H * 2 * N, self.real)
         spread(mode_kernels.moments, self.blocks, 1, sums, self.table, found, *self.modes)
         zeroth, first = torch.from_numpy(mode_kernels.channels(found, c, 2, H, N)).unbind(1)
         by_D = sums[: self.blocks * self.n * conv_kernels.STEP].reshape(self.blocks, -1)[:, :WIDTH].reshape(-1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sdn.kernels.simd import WIDTH, at_least, bits, exp, fma, item, load, lowest_bit, splat, store
+from sdn.kernels.simd import WIDTH, aligned, at_least, bits, exp, fma, item, load, lowest_bit, splat, store
 
 from .compiled import jit
 from .dense_kernels import ROWS, TILE, gather, outer, product
@@ -33,7 +33,7 @@ def rows(weight: np.ndarray) -> np.ndarray:
     columns, full = weight.reshape(2, H, H).transpose(0, 2, 1), H // (4 * WIDTH) * 4 * WIDTH
     parts = [(columns[:, :, :full], 4 * WIDTH), (columns[:, :, full:], WIDTH)]
     panels = [part.reshape(2, H, -1, width).transpose(2, 1, 0, 3).reshape(-1) for part, width in parts]
-    return np.concatenate(panels)
+    return np.concatenate(panels, out=aligned(weight.size, weight.dtype))
 
 
 @jit
@@ -157,7 +157,7 @@ def forward(first, last, x, before, graded, weight, panels, bias, y, keep, after
     """
     n, width, wide = (L + ROWS - 1) // ROWS, H + WIDTH, 2 * H + WIDTH  # an odd number of cache lines
     fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)
-    spikes, tile = np.empty((ROWS + TILE) * width, x.dtype), np.empty((ROWS + TILE) * wide, x.dtype)
+    spikes, tile = aligned((ROWS + TILE) * width, x.dtype), aligned((ROWS + TILE) * wide, x.dtype)
     one, factor = splat(x.dtype.type(1)), splat(scale)
     for q in range(first, last):
         sample, t0 = q // n, q % n * ROWS
@@ -275,7 +275,8 @@ def backward(
     n, width = (L + ROWS - 1) // ROWS, 2 * H + WIDTH  # an odd number of cache lines
     fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)
     times, often = np.empty(H * ROWS, np.int16), np.empty(H, np.int64)
-    tile, spikes = np.zeros((ROWS + TILE) * width, grad.dtype), np.empty((ROWS + TILE) * (H + WIDTH), grad.dtype)
+    tile, spikes = aligned((ROWS + TILE) * width, grad.dtype), aligned((ROWS + TILE) * (H + WIDTH), grad.dtype)
+    tile[:] = 0
     one, factor = splat(grad.dtype.type(1)), splat(scale)
     for slot in range(first, last):
         mine, my_bias = d_weight[slot * 2 * H * H :], d_bias[slot * 2 * H :]
