@@ -212,7 +212,7 @@ def _resolved(function: Callable[..., Any]) -> dict[str, Any]:
     """The type hints of a function, one by one: what a library imports for type checkers alone is looked for where
     types come from, and a hint that cannot be found says nothing."""
     found: dict[str, Any] = {}
-    names = {**vars(collections.abc), **vars(typing), **getattr(function, "__globals__", {})}
+    names = {**vars(collections.abc), **vars(typing), **getattr(inspect.unwrap(function), "__globals__", {})}
     for name, hint in getattr(function, "__annotations__", {}).items():
         with contextlib.suppress(NameError, TypeError, AttributeError, SyntaxError):
             found |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: hint}), names)
