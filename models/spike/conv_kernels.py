@@ -15,6 +15,7 @@ Buffers are flat: point p has its real parts from 2 p WIDTH on and its imaginary
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -45,6 +46,7 @@ def size(length: int) -> int:
     return best
 
 
+@functools.cache
 def plan(n: int, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(factors, where each one's twiddles begin, twiddles)`` of transforms of ``n`` points."""
     factors, rest = [4], n // 4
