@@ -6,6 +6,7 @@ The types are those of the signatures, so a class of the user's is checked by it
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import inspect
 import math
 import types
@@ -44,8 +45,13 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 """Sections that are no class's arguments."""
 
+_SEED = (0, 2**32 - 1)
 RANGES: dict[str, tuple[float | None, float | None]] = {
-    "train.seed": (0, 2**32 - 1),
+    "train.seed": _SEED,
+    "dataset.seed": _SEED,
+    "dataset.generator_seed": _SEED,
+    "dataset.permutation_seed": _SEED,
+    "dataset.workers": (1, None),
     "train.ema": (0, 1),
     "train.peer_timeout": (0.01, None),
     "loader.batch_size": (1, None),
@@ -53,14 +59,19 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "loader.num_workers": (0, None),
     "optimizer.lr": (0, None),
     "optimizer.weight_decay": (0, None),
-    "optimizer.momentum": (0, None),
+    "optimizer.momentum": (0, 1),
     "model.d_model": (1, None),
     "model.n_layers": (1, None),
     "model.layer.d_state": (2, None),
     "model.layer.lr": (0, None),
     "scheduler.num_training_steps": (1, None),
+    "scheduler.patience": (0, None),
+    "scheduler.cooldown": (0, None),
+    "scheduler.min_lr": (0, None),
     "trainer.max_epochs": (-1, None),
     "trainer.max_steps": (-1, None),
+    "trainer.min_epochs": (0, None),
+    "trainer.min_steps": (0, None),
     "trainer.num_nodes": (1, None),
     "trainer.accumulate_grad_batches": (1, None),
     "trainer.check_val_every_n_epoch": (1, None),
@@ -70,8 +81,13 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "callbacks.firing_rate.every_n_steps": (1, None),
     "callbacks.nan_guard.every_n_steps": (1, None),
     "callbacks.early_stopping.patience": (0, None),
+    "callbacks.swa.annealing_epochs": (0, None),
+    "callbacks.ema.update_starting_at_step": (0, None),
 }
 """Key -> (least, largest) value."""
+
+ABOVE_ZERO = ("scheduler.factor", "scheduler.gamma")
+"""Factors of a learning rate, which at 0 would end the training and below turn it round."""
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "train.float32_precision": ("highest", "high", "medium"),
@@ -108,6 +124,9 @@ def check_values(config: Mapping[str, Any]) -> None:
     """
     for section, hints in SECTIONS.items():
         _check(section, config.get(section) or {}, hints)
+        for key, value in (config.get(section) or {}).items():
+            if value == "":  # as a variable of a shell leaves it that is not set
+                raise UserError(f"{section}.{key} is empty; give a value, or leave it out")
     for where, options, target in _parts(config):
         hints = _hints(target)
         if where == "scheduler":
@@ -122,6 +141,13 @@ def check_values(config: Mapping[str, Any]) -> None:
                 raise UserError(f"{key} must be at least {least}, not {value}")
             if largest is not None and value > largest:
                 raise UserError(f"{key} must be at most {largest}, not {value}")
+    for key in ABOVE_ZERO:
+        value = _get(config, key)
+        if isinstance(value, (int, float)) and value <= 0:
+            raise UserError(f"{key} must be above 0, not {value}")
+    milestones = _get(config, "scheduler.milestones")
+    if isinstance(milestones, list) and any(isinstance(step, int) and step < 0 for step in milestones):
+        raise UserError(f"scheduler.milestones are epochs from 0 on, not {milestones}")
     for key, choices in CHOICES.items():
         if (value := _get(config, key)) not in choices:
             raise UserError(f"{key} must be one of {', '.join(map(_shown, choices))}, not {_shown(value)}")
@@ -171,15 +197,26 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Argument -> type hint, with None where that is the default."""
     function = target.__init__ if isinstance(target, type) else target
     try:
-        hints = typing.get_type_hints(function)
         parameters = inspect.signature(function).parameters
-    except (NameError, TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError):
         return {}
+    hints = _resolved(function)
     return {
         name: typing.Optional[hint] if name in parameters and parameters[name].default is None else hint  # noqa: UP045
         for name, hint in hints.items()
         if name != "return"
     }
+
+
+def _resolved(function: Callable[..., Any]) -> dict[str, Any]:
+    """The type hints of a function, one by one: what a library imports for type checkers alone is looked for where
+    types come from, and a hint that cannot be found says nothing."""
+    found: dict[str, Any] = {}
+    names = {**vars(collections.abc), **vars(typing), **getattr(inspect.unwrap(function), "__globals__", {})}
+    for name, hint in getattr(function, "__annotations__", {}).items():
+        with contextlib.suppress(NameError, TypeError, AttributeError, SyntaxError):
+            found |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: hint}), names)
+    return found
 
 
 def _check(where: str, options: Mapping[str, Any], hints: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ def is_first_process() -> bool:
     """Whether this is the process of a run that writes its files, whoever started the others."""
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    return getattr(rank_zero_only, "rank", 0) in (0, None)
+    # where no torchrun sets RANK a node is told by NODE_RANK, which Lightning reads only with its trainer
+    elsewhere = "RANK" not in os.environ and os.environ.get("NODE_RANK", "0") != "0"
+    return getattr(rank_zero_only, "rank", 0) in (0, None) and not elsewhere
 
 
 @contextlib.contextmanager

@@ -83,20 +83,24 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: see there; nothing a user can mend ends in a traceback.
     """
-    from src.callbacks.interruption import Stopped, ctrl_c_raises
+    from src.callbacks.interruption import Stopped, signals_stop
     from src.folder import claimed
+    from src.peers import lost
 
     if config["train"]["mode"] not in MODES:
         raise UserError(f"train.mode must be one of {', '.join(MODES)}, not {config['train']['mode']!r}")
     _quieten()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(ctrl_c_raises())
-        try:
+    try:
+        with signals_stop(), contextlib.ExitStack() as stack:
             checkpoint = _checkpoint(config, stack)
             stack.enter_context(claimed(config, checkpoint))
             return _run(config, checkpoint)
-        except Stopped as stop:
-            raise _farewell(stop, config) from stop
+    except Stopped as stop:
+        raise _farewell(stop, config) from stop
+    except Exception as error:
+        if (text := lost(error)) is None:
+            raise
+        raise UserError(text + _go_on(config)) from error
 
 
 def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
@@ -183,8 +187,9 @@ def _fit(
         _say(trainer, "val", "at the start")
     try:
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-    except (MisconfigurationException, ValueError) as error:
-        if isinstance(error, ValueError) and "val_check_interval" not in str(error):
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        known = "val_check_interval", "Early stopping conditioned on metric"
+        if not isinstance(error, MisconfigurationException) and not any(words in str(error) for words in known):
             raise
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     for callback in trainer.callbacks:
@@ -211,8 +216,9 @@ def _go_on(config: dict[str, Any], kept: Path | None = None) -> str:
     """``; go on with train.ckpt=...``, of ``kept`` or the newest checkpoint of this folder; empty if there is none."""
     from src.checkpoint import candidates
 
-    kept = kept or next(iter(candidates(Path("checkpoints").resolve())), None)
-    if config["train"]["mode"] != "fit" or kept is None or not kept.is_file():
+    if kept is None or not kept.is_file():
+        kept = next(iter(candidates(Path("checkpoints").resolve())), None)
+    if config["train"]["mode"] != "fit" or kept is None:
         return ""
     again = "the same command again, or " if config["tolerance"]["id"] is not None else ""
     return f"; go on with {again}train.ckpt={kept}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +17,7 @@ from src.callbacks.averaging import Averaging
 from src.callbacks.interruption import Interruption
 from src.checkpoint_io import AtomicCheckpointIO
 from src.loggers import CSVLog, GoOn, tensorboard
+from src.peers import wait_at_most
 from src.registry import build, check_arguments
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,9 @@ def make_trainer(config: Mapping[str, Any]) -> pl.Trainer:
             enable_progress_bar=_bar(config),
             use_distributed_sampler=False,  # the loaders know their share
         )
-        if hasattr(trainer.strategy, "_timeout"):  # one process alone has nothing to wait for
-            trainer.strategy._timeout = timedelta(minutes=config["train"]["peer_timeout"])
+        wait_at_most(trainer.strategy, config["train"]["peer_timeout"])
         return trainer
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (MisconfigurationException, TypeError, ValueError, OverflowError, ImportError) as error:
         raise UserError(f"trainer: {reason(error)}") from error
 
 

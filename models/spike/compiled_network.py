@@ -89,6 +89,14 @@ class CompiledNetwork:
         self._no_ids = np.empty((0, 0), np.int64)
         self._no_numbers = np.empty((0, 0, 0), self.dtype)
 
+    @functools.cached_property
+    def packed(self) -> tuple[NDArray, tuple[int, ...], tuple]:
+        """:attr:`arguments` as ``stream_kernels.advance_once`` takes them: numbers, sizes, kinds."""
+        encoder, layers, norms, kinds, decoder = self.arguments
+        parts = (*encoder, *layers, *norms, *decoder)
+        sizes = (len(encoder[0]), self.n_layers, self.d_model, 2 * self.n_modes, self.d_output)
+        return np.concatenate([part.reshape(-1) for part in parts]), sizes, kinds
+
     def _array(self, tensor: Tensor) -> NDArray:
         return np.ascontiguousarray(tensor.detach().cpu().numpy(), self.dtype)
 

@@ -15,11 +15,12 @@ Buffers are flat: point p has its real parts from 2 p WIDTH on and its imaginary
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
-from sdn.kernels.simd import WIDTH, broadcast, fma, fnma, full, load, splat, store, total
+from sdn.kernels.simd import WIDTH, aligned, broadcast, fma, fnma, full, load, splat, store, total
 
 from .compiled import jit
 from .neuron_kernels import adjoint, respond
@@ -45,6 +46,7 @@ def size(length: int) -> int:
     return best
 
 
+@functools.cache
 def plan(n: int, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(factors, where each one's twiddles begin, twiddles)`` of transforms of ``n`` points."""
     factors, rest = [4], n // 4
@@ -331,7 +333,7 @@ def forward(
     ``sizes`` d, k and :func:`models.spike.neuron_kernels.room`: the neuron.
     """
     B = lengths.size
-    pairs, buf, work = (B + 1) // 2, np.empty(n * STEP, x.dtype), np.empty(sizes[2], x.dtype)
+    pairs, buf, work = (B + 1) // 2, aligned(n * STEP, x.dtype), aligned(sizes[2], x.dtype)
     for q in range(first, last):
         block, pair = q // pairs, q % pairs
         channel, kernel = block * WIDTH, block * n * STEP
@@ -391,7 +393,7 @@ def backward(
     ``(2, parts, H)`` unless it is empty.
     """
     B = lengths.size
-    pairs, buf, signal = (B + 1) // 2, np.empty(n * STEP, x.dtype), np.empty(n * STEP, x.dtype)
+    pairs, buf, signal = (B + 1) // 2, aligned(n * STEP, x.dtype), aligned(n * STEP, x.dtype)
     for q in range(first, last):
         block, part = q // parts, q % parts
         channel, kernel, at = block * WIDTH, block * n * STEP, (part * blocks + block) * n * STEP

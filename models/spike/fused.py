@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 try:
     from sdn.kernels.simd import WIDTH
 
-    from .fused_arrays import real
+    from .fused_arrays import new, real
     from .fused_norms import norm_pass
     from .fused_parts import Convolution, Inner, Masks, inside, mix_backward, mix_forward, outside, runs_inside
 except ImportError:  # no numba: sdn.kernels says so where neurons run without it
@@ -178,7 +178,7 @@ class _Layer(torch.autograd.Function):
         signal = norm.forward(x) if options.prenorm else x
         conv = Convolution(x.shape, options.lengths, options.neuron, tau, u_r)
         potential = conv.forward(signal, coef.detach(), dtA.detach(), D)
-        y = mix_forward(x, potential, False, weight, bias, options.masks)
+        y, ctx.layout = mix_forward(x, potential, False, weight, bias, options.masks)
         out = y if options.prenorm else norm.forward(y)
         ctx.save_for_backward(x, signal, potential, y, weight, bias, norm_weight, norm_bias, *norm.kept)
         ctx.conv, ctx.norm, ctx.options = conv, norm, options
@@ -188,12 +188,12 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, signal, potential, y, weight, bias, _, _, *kept = ctx.saved_tensors
+        x, signal, potential, y, _, bias, _, _, *kept = ctx.saved_tensors
         norm, conv, options = ctx.norm, ctx.conv, ctx.options
         norm.kept, grad, by_norm = tuple(kept), grad.contiguous(), (None, None)
         if not options.prenorm:
             grad, by_norm = norm.backward(grad, y, None)
-        at_s, *by_mix = mix_backward(grad, potential, False, weight, bias, options.masks)
+        at_s, *by_mix = mix_backward(grad, potential, False, ctx.layout, bias, options.masks)
         base = None if options.prenorm else grad
         at_u, *by_kernel = conv.backward(at_s, signal, potential, at_s, base, options.learnt)
         if options.prenorm:
@@ -245,7 +245,7 @@ class _Front(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, signal, *kept = ctx.saved_tensors
         ctx.norm.kept, grad = tuple(kept), grad.contiguous()
-        out = torch.empty_like(grad)
+        out = new(*grad.shape, dtype=grad.dtype)
         at_u, *by_kernel, _, _ = ctx.conv.backward(grad, signal, grad, out, None)
         at_x, by_norm = ctx.norm.backward(at_u, x, None)
         return at_x, *by_kernel, *by_norm, None
@@ -266,7 +266,7 @@ class _Rest(torch.autograd.Function):
         options: _Options,
     ) -> Tensor:
         norm = norm_pass(None if options.prenorm else options.norm, options.lengths, norm_weight, norm_bias)
-        y = mix_forward(x, s, options.graded, weight, bias, options.masks)
+        y, ctx.layout = mix_forward(x, s, options.graded, weight, bias, options.masks)
         out = norm.forward(y)
         ctx.save_for_backward(s, y if norm.kept else None, weight, bias, *norm.kept)
         ctx.norm, ctx.options = norm, options
@@ -276,8 +276,8 @@ class _Rest(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        s, y, weight, bias, *kept = ctx.saved_tensors
+        s, y, _, bias, *kept = ctx.saved_tensors
         ctx.norm.kept = tuple(kept)
         grad, by_norm = ctx.norm.backward(grad.contiguous(), y, None)
-        at_s, *by_mix = mix_backward(grad, s, ctx.options.graded, weight, bias, ctx.options.masks)
+        at_s, *by_mix = mix_backward(grad, s, ctx.options.graded, ctx.layout, bias, ctx.options.masks)
         return grad, at_s, *by_mix, *by_norm, None

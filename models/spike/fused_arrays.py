@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from sdn.kernels.simd import aligned
 
 _SHARES = 4  # equal parts of the work a thread may take, where sums are kept for each
 
@@ -15,8 +19,8 @@ def real(dtype: torch.dtype) -> type[np.floating]:
 
 
 def new(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Uninitialised, from numpy, which asks the system for huge pages."""
-    return torch.from_numpy(np.empty(shape, real(dtype)))
+    """Uninitialised, see :func:`sdn.kernels.simd.aligned`."""
+    return torch.from_numpy(aligned(math.prod(shape), real(dtype))).view(shape)
 
 
 def flat(tensor: Tensor) -> np.ndarray:

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from sdn.kernels.cpu_psi import psi_arguments
-from sdn.kernels.simd import WIDTH
+from sdn.kernels.simd import WIDTH, aligned
 from sdn.kernels.threads import spread
 from sdn.neurons import LIF, SDNNeuron
 
 from . import conv_kernels, mix_kernels, mode_kernels
 from .fused_arrays import flat, new, shares
-from .kernel import power_table
 from .neuron_kernels import CURRENT, HARD, NETWORK, SOFT, room
 
 # -------------------------------------------------------------------------------------------------------------- neurons
@@ -75,11 +74,11 @@ class Convolution:
     def forward(self, signal: Tensor, coef: Tensor, dtA: Tensor, D: Tensor) -> Tensor:
         """``(B, L, H)``: potentials before the spike, or currents."""
         (_, L, _), (c, _, N), neuron = self.shape, coef.shape, self.neuron
-        powers = power_table(dtA, max(L, 2 * mode_kernels.SEGMENT)).numpy()  # (H, levels, N)
-        self.coef, self.modes = coef, (c, N, powers.shape[1], L, self.n)
-        self.table = mode_kernels.lanes(np.moveaxis(powers, 1, 0))  # (levels, blocks, N, 2, WIDTH)
-        self.table = np.moveaxis(self.table.reshape(powers.shape[1], self.blocks, N, -1), 0, 2).reshape(-1)
-        self.spectrum = np.empty(self.blocks * self.n * conv_kernels.STEP, self.real)
+        levels = (max(L, 2 * mode_kernels.SEGMENT) - 1).bit_length()
+        self.coef, self.modes = coef, (c, N, levels, L, self.n)
+        self.table = aligned(2 * self.shape[2] * N * levels, self.real)
+        spread(mode_kernels.powers, self.blocks, 1, mode_kernels.base(dtA.numpy()), self.table, N, levels)
+        self.spectrum = aligned(self.blocks * self.n * conv_kernels.STEP, self.real)
         arrays = self.table, mode_kernels.lanes((2 * coef).numpy()), flat(D), self.spectrum
         spread(mode_kernels.kernel, self.blocks, 1, *arrays, *self.modes)
         spread(conv_kernels.spectra, self.blocks, 1, self.spectrum, *self.sizes[2:])
@@ -98,7 +97,7 @@ class Convolution:
         """
         (c, N, *_), H, neuron = self.modes, self.shape[2], self.neuron
         parts = min(self.pairs, -(-shares() // self.blocks))
-        sums = np.empty(parts * self.blocks * self.n * conv_kernels.STEP, self.real)
+        sums = aligned(parts * self.blocks * self.n * conv_kernels.STEP, self.real)
         tally = np.zeros(2 * parts * H if learnt else 0, self.real)
         spread(
             conv_kernels.backward,
@@ -122,7 +121,7 @@ class Convolution:
             *self.sizes,
         )
         spread(conv_kernels.kernels, self.blocks, 1, sums, parts, self.blocks, *self.sizes[2:])
-        found = np.empty(c * 2 * H * 2 * N, self.real)
+        found = aligned(c * 2 * H * 2 * N, self.real)
         spread(mode_kernels.moments, self.blocks, 1, sums, self.table, found, *self.modes)
         zeroth, first = torch.from_numpy(mode_kernels.channels(found, c, 2, H, N)).unbind(1)
         by_D = sums[: self.blocks * self.n * conv_kernels.STEP].reshape(self.blocks, -1)[:, :WIDTH].reshape(-1)
@@ -149,30 +148,45 @@ class Masks(NamedTuple):
         return before, flat(self.after), before.dtype.type(1 / self.keep), True
 
 
-def _panels(weight: Tensor) -> Tensor:
-    """Rows ``(k, n)`` of a product's right side, transposed, as panels of WIDTH columns ``(k / WIDTH, n, WIDTH)``."""
-    k, n = weight.shape
-    return weight.reshape(k // WIDTH, WIDTH, n).transpose(1, 2).contiguous()
+class Layout(NamedTuple):
+    """W ``(2H, H)`` as the passes of the mix read it, see :func:`models.spike.mix_kernels.lay_out`."""
+
+    rows: np.ndarray
+    panels: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def of(cls, weight: Tensor) -> Layout:
+        given, H = flat(weight), weight.shape[1]
+        layout = cls(*(aligned(given.size, given.dtype) for _ in cls._fields))
+        spread(mix_kernels.lay_out, 2 * H // WIDTH, 4, given, *layout, H)
+        return layout
 
 
-def mix_forward(x: Tensor, s: Tensor, graded: bool, weight: Tensor, bias: Tensor, masks: Masks) -> Tensor:
-    """``x + m' ⊙ a σ(b)``; s ``(B, L, H)``: potentials before the spike, spikes, or ``graded`` values."""
+def mix_forward(
+    x: Tensor, s: Tensor, graded: bool, weight: Tensor, bias: Tensor, masks: Masks
+) -> tuple[Tensor, Layout]:
+    """``x + m' ⊙ a σ(b)``, and what the backward pass wants of the weights; s ``(B, L, H)``: potentials before the
+    spike, spikes, or ``graded`` values."""
     B, L, H = x.shape
-    y = new(B, L, H, dtype=x.dtype)
-    arrays = [flat(t) for t in (_panels(weight), bias, y)]
-    tasks, rows = B * -(-L // mix_kernels.ROWS), mix_kernels.rows(weight.detach().numpy())
-    spread(mix_kernels.forward, tasks, 1, flat(x), flat(s), graded, rows, *arrays, *masks.arguments(x), L, H)
-    return y
+    y, layout = new(B, L, H, dtype=x.dtype), Layout.of(weight)
+    arrays = layout.rows, layout.panels, flat(bias), flat(y)
+    tasks = B * -(-L // mix_kernels.ROWS)
+    spread(mix_kernels.forward, tasks, 1, flat(x), flat(s), graded, *arrays, *masks.arguments(x), L, H)
+    return y, layout
 
 
 def mix_backward(
-    grad: Tensor, s: Tensor, graded: bool, weight: Tensor, bias: Tensor, masks: Masks
+    grad: Tensor, s: Tensor, graded: bool, layout: Layout, bias: Tensor, masks: Masks
 ) -> tuple[Tensor, Tensor, Tensor]:
     """From the gradient at the sum those at s, weight and bias."""
     B, L, H = grad.shape
-    slots, out = shares(), new(B, L, H, dtype=grad.dtype)
-    by_weight, by_bias = grad.new_zeros(slots, H, 2 * H), grad.new_zeros(slots, 2 * H)
-    arrays = [flat(t) for t in (_panels(weight), _panels(weight.T), bias, out, by_weight, by_bias)]
-    rows, rest = mix_kernels.rows(weight.detach().numpy()), (*masks.arguments(grad), B, L, H)
-    spread(mix_kernels.backward, slots, 1, flat(grad), flat(s), graded, rows, *arrays, slots, *rest)
-    return out, by_weight.sum(0).T, by_bias.sum(0)
+    # A share fills a matrix of weights, which pays where it has many more steps than that has rows.
+    slots, out = min(shares(), max(torch.get_num_threads(), B * L // (4 * H))), new(B, L, H, dtype=grad.dtype)
+    parts, by_weight = aligned(slots * 2 * H * H, layout.rows.dtype), new(2 * H, H, dtype=grad.dtype)
+    by_bias = grad.new_zeros(slots, 2 * H)
+    arrays = *layout, flat(bias), flat(out), parts, flat(by_bias)
+    rest = (*masks.arguments(grad), B, L, H)
+    spread(mix_kernels.backward, slots, 1, flat(grad), flat(s), graded, *arrays, slots, *rest)
+    spread(mix_kernels.add_up, H // WIDTH, 1, parts, slots, flat(by_weight), H)
+    return out, by_weight, by_bias.sum(0)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sdn.kernels.simd import WIDTH, at_least, bits, exp, fma, item, load, lowest_bit, splat, store
+from sdn.kernels.simd import WIDTH, aligned, at_least, bits, exp, fma, item, load, lowest_bit, splat, store
 
 from .compiled import jit
 from .dense_kernels import ROWS, TILE, gather, outer, product
@@ -24,16 +24,47 @@ DENSE = 0.4
 """Firing rate of a piece above which its sums are dense products."""
 
 
-def rows(weight: np.ndarray) -> np.ndarray:
-    """W ``(2H, H)`` for sums over spikes, flat: the weights of a neuron to 4 vectors of a and 4 of b are neighbours.
+@jit
+def lay_out(first, last, weight, rows, panels, columns, H) -> None:
+    """W ``(2H, H)`` as the passes read it, for blocks ``first`` to ``last`` of WIDTH of its rows.
 
-    Panels of 8 vectors ``(H / 4 WIDTH, H, 2, 4, WIDTH)``, and of 2 for what is left of H, ``(., H, 2, 1, WIDTH)``.
+    ``rows``, for sums over spikes: the weights of a neuron to 4 vectors of a and 4 of b are neighbours, in panels of 8
+    vectors ``(H / 4 WIDTH, H, 2, 4, WIDTH)``, and of 2 for what is left of H, ``(., H, 2, 1, WIDTH)``. For products:
+    ``panels (2H / WIDTH, H, WIDTH)`` of W's transpose, and ``columns (H / WIDTH, 2H, WIDTH)``.
     """
-    H = weight.shape[1]
-    columns, full = weight.reshape(2, H, H).transpose(0, 2, 1), H // (4 * WIDTH) * 4 * WIDTH
-    parts = [(columns[:, :, :full], 4 * WIDTH), (columns[:, :, full:], WIDTH)]
-    panels = [part.reshape(2, H, -1, width).transpose(2, 1, 0, 3).reshape(-1) for part, width in parts]
-    return np.concatenate(panels)
+    full = H // (4 * WIDTH) * 4 * WIDTH
+    for block in range(first, last):
+        row = block * WIDTH
+        half = row // H
+        column = row - half * H
+        if column < full:
+            vector = column % (4 * WIDTH)
+            to, step = 2 * (column - vector) * H + half * 4 * WIDTH + vector, 8 * WIDTH
+        else:
+            to, step = 2 * column * H + half * WIDTH, 2 * WIDTH
+        for h in range(H):
+            for lane in range(WIDTH):
+                value = weight[(row + lane) * H + h]
+                rows[to + h * step + lane] = value
+                panels[row * H + h * WIDTH + lane] = value
+        for r in range(row, row + WIDTH):
+            for h in range(0, H, WIDTH):
+                store(columns, 2 * h * H + r * WIDTH, load(weight, r * H + h))
+
+
+@jit
+def add_up(first, last, parts, slots, out, H) -> None:
+    """Sum of ``parts (slots, H, 2H)``, transposed: ``out (2H, H)``, for blocks of WIDTH of its columns."""
+    block = aligned(WIDTH * 2 * H, out.dtype)
+    for h in range(first * WIDTH, last * WIDTH, WIDTH):
+        for i in range(0, WIDTH * 2 * H, WIDTH):
+            value = load(parts, h * 2 * H + i)
+            for slot in range(1, slots):
+                value = value + load(parts, (slot * H + h) * 2 * H + i)
+            store(block, i, value)
+        for column in range(2 * H):
+            for lane in range(WIDTH):
+                out[column * H + h + lane] = block[lane * 2 * H + column]
 
 
 @jit
@@ -151,13 +182,12 @@ def _emit(x, y, at, a, b, scale, bias, column, H, after, masked, sample):
 def forward(first, last, x, before, graded, weight, panels, bias, y, keep, after, scale, masked, L, H) -> None:
     """``y (B, L, H)`` for tasks ``first`` to ``last``: number q is steps q % n ROWS ... of sample q // n.
 
-    ``before``: u', or what else is ``graded``. ``weight``: W as :func:`rows` lays it out, and in ``panels`` of WIDTH
-    columns, ``(2H / WIDTH, H, WIDTH)``; ``keep``, ``after`` ``(B, H)``: m and m', ``scale`` the value of m where it is
-    not 0; empty and 1 if not ``masked``.
+    ``before``: u', or what else is ``graded``. ``weight``, ``panels``: as :func:`lay_out` leaves them; ``keep``,
+    ``after`` ``(B, H)``: m and m', ``scale`` the value of m where it is not 0; empty and 1 if not ``masked``.
     """
     n, width, wide = (L + ROWS - 1) // ROWS, H + WIDTH, 2 * H + WIDTH  # an odd number of cache lines
     fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)
-    spikes, tile = np.empty((ROWS + TILE) * width, x.dtype), np.empty((ROWS + TILE) * wide, x.dtype)
+    spikes, tile = aligned((ROWS + TILE) * width, x.dtype), aligned((ROWS + TILE) * wide, x.dtype)
     one, factor = splat(x.dtype.type(1)), splat(scale)
     for q in range(first, last):
         sample, t0 = q // n, q % n * ROWS
@@ -270,15 +300,18 @@ def backward(
     """From ``grad (B, L, H)`` at y to that at the spikes, ``out (B, L, H)``.
 
     Slot j of ``slots`` takes an equal share of the tasks of :func:`forward` and adds the gradients of its own
-    ``d_weight (slots, H, 2H)``, transposed, and ``d_bias (slots, 2H)``. ``columns (H / WIDTH, 2H, WIDTH)``: W's.
+    ``d_weight (slots, H, 2H)``, transposed, whatever stands there, and ``d_bias (slots, 2H)``.
     """
     n, width = (L + ROWS - 1) // ROWS, 2 * H + WIDTH  # an odd number of cache lines
     fired, counts = np.empty(ROWS * H, np.int16), np.empty(ROWS, np.int64)
     times, often = np.empty(H * ROWS, np.int16), np.empty(H, np.int64)
-    tile, spikes = np.zeros((ROWS + TILE) * width, grad.dtype), np.empty((ROWS + TILE) * (H + WIDTH), grad.dtype)
+    tile, spikes = aligned((ROWS + TILE) * width, grad.dtype), aligned((ROWS + TILE) * (H + WIDTH), grad.dtype)
+    tile[:] = 0
     one, factor = splat(grad.dtype.type(1)), splat(scale)
     for slot in range(first, last):
         mine, my_bias = d_weight[slot * 2 * H * H :], d_bias[slot * 2 * H :]
+        for i in range(0, 2 * H * H, WIDTH):
+            store(mine, i, one - one)
         for q in range(slot * B * n // slots, (slot + 1) * B * n // slots):
             sample, t0 = q // n, q % n * ROWS
             rows = min(ROWS, L - t0)

@@ -1,8 +1,8 @@
 """The sum over modes of :mod:`models.spike.kernel` for WIDTH neighbouring channels at once, and its backward pass.
 
-Powers e^{dtA l} are products of the exact ones e^{dtA 2^m} at the beginning of every SEGMENT steps, and of e^{dtA} from
-there on. A block of channels is laid out as :mod:`models.spike.conv_kernels` has its signals, and the numbers of mode n
-as rows of WIDTH channels: real parts, then imaginary parts.
+Powers e^{dtA l} are products of e^{dtA 2^m}, squares in float64, at the beginning of every SEGMENT steps, and of
+e^{dtA} from there on. A block of channels is laid out as :mod:`models.spike.conv_kernels` has its signals, and the
+numbers of mode n as rows of WIDTH channels: real parts, then imaginary parts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,28 @@ from .compiled import jit
 SEGMENT = 16
 LEVEL = 4
 STEP = 2 * WIDTH
+
+
+def base(dtA: np.ndarray) -> np.ndarray:
+    """e^{dtA} in float64, ``(H, N)`` complex to ``(H, N, 2)`` real, flat; by real functions, which are vectorised."""
+    size, phase = np.exp(dtA.real.astype(np.float64)), dtA.imag.astype(np.float64)
+    return np.stack((size * np.cos(phase), size * np.sin(phase)), -1).reshape(-1)
+
+
+@jit
+def powers(first, last, base, table, modes, levels) -> None:
+    """``table (blocks, modes, levels, 2, WIDTH)``: e^{dtA 2^m} of channel blocks ``first`` to ``last``."""
+    kind = table.dtype.type
+    for block in range(first, last):
+        for mode in range(modes):
+            at = (block * modes + mode) * levels * STEP
+            for lane in range(WIDTH):
+                i = 2 * ((block * WIDTH + lane) * modes + mode)
+                re, im = base[i], base[i + 1]
+                for level in range(levels):
+                    table[at + level * STEP + lane] = kind(re)
+                    table[at + level * STEP + WIDTH + lane] = kind(im)
+                    re, im = re * re - im * im, 2 * re * im
 
 
 @jit
@@ -72,35 +94,54 @@ def moments(first, last, grads, table, out, directions, modes, levels, L, n) -> 
 
     ``out (directions, 2, blocks, modes, 2, WIDTH)``.
     """
-    zero = splat(grads.dtype.type(0))
     blocks = out.size // (directions * 2 * modes * STEP)
     for block in range(first, last):
-        base = block * n * STEP
-        for mode in range(modes):
-            at = (block * modes + mode) * levels * STEP
-            zr, zi = load(table, at), load(table, at + WIDTH)
+        for mode in range(0, modes, 2):
+            other = min(mode + 1, modes - 1)  # of an odd number the last is done twice
             for d in range(directions):
-                ar, ai, br, bi = zero, zero, zero, zero
-                length = L if d == 0 else L - 1
-                for segment in range((length + SEGMENT - 1) // SEGMENT):
-                    begin = segment * SEGMENT
-                    wr, wi = _power(table, at, segment, full(zero, 1.0), zero)
-                    sr, si, tr, ti = zero, zero, zero, zero
-                    for t in range(begin, min(length, begin + SEGMENT)):
-                        g = load(grads, base + (t if d == 0 else n - 1 - t) * STEP)
-                        sr, si = fma(g, wr, sr), fma(g, wi, si)
-                        g = g * full(zero, float(t - begin))
-                        tr, ti = fma(g, wr, tr), fma(g, wi, ti)
-                        wr, wi = _times(wr, wi, zr, zi)
-                    ar, ai = ar + sr, ai + si
-                    past = full(zero, float(begin))
-                    br, bi = br + fma(past, sr, tr), bi + fma(past, si, ti)
-                here = ((2 * d * blocks + block) * modes + mode) * STEP
-                store(out, here, ar)
-                store(out, here + WIDTH, ai)
-                here += blocks * modes * STEP
-                store(out, here, br)
-                store(out, here + WIDTH, bi)
+                length, step = (L, 1) if d == 0 else (L - 1, -1)
+                start = block * n + (0 if d == 0 else n - 1)
+                a, b = (block * modes + mode) * levels * STEP, (block * modes + other) * levels * STEP
+                found = _two_moments(grads, start, step, length, table, a, b)
+                here = (2 * d * blocks + block) * modes * STEP
+                _keep(out, here + mode * STEP, blocks * modes * STEP, found[:4])
+                _keep(out, here + other * STEP, blocks * modes * STEP, found[4:])
+
+
+@jit
+def _keep(out, here, gap, four):
+    store(out, here, four[0])
+    store(out, here + WIDTH, four[1])
+    store(out, here + gap, four[2])
+    store(out, here + gap + WIDTH, four[3])
+
+
+@jit
+def _two_moments(grads, start, step, length, table, a, b):
+    """Both sums of two modes, whose tables begin at ``a`` and ``b``, taking turns as in :func:`kernel`."""
+    zero = splat(grads.dtype.type(0))
+    one = full(zero, 1.0)
+    zr, zi, yr, yi = load(table, a), load(table, a + WIDTH), load(table, b), load(table, b + WIDTH)
+    ar, ai, br, bi, cr, ci, dr, di = zero, zero, zero, zero, zero, zero, zero, zero
+    for segment in range((length + SEGMENT - 1) // SEGMENT):
+        begin = segment * SEGMENT
+        wr, wi = _power(table, a, segment, one, zero)
+        vr, vi = _power(table, b, segment, one, zero)
+        pr, pi, qr, qi, rr, ri, sr, si = zero, zero, zero, zero, zero, zero, zero, zero
+        past = zero
+        for t in range(begin, min(length, begin + SEGMENT)):
+            g = load(grads, (start + step * t) * STEP)
+            pr, pi, rr, ri = fma(g, wr, pr), fma(g, wi, pi), fma(g, vr, rr), fma(g, vi, ri)
+            g = g * past
+            qr, qi, sr, si = fma(g, wr, qr), fma(g, wi, qi), fma(g, vr, sr), fma(g, vi, si)
+            wr, wi = _times(wr, wi, zr, zi)
+            vr, vi = _times(vr, vi, yr, yi)
+            past = past + one
+        past = full(zero, float(begin))
+        ar, ai, cr, ci = ar + pr, ai + pi, cr + rr, ci + ri
+        br, bi = br + fma(past, pr, qr), bi + fma(past, pi, qi)
+        dr, di = dr + fma(past, rr, sr), di + fma(past, ri, si)
+    return ar, ai, br, bi, cr, ci, dr, di
 
 
 def lanes(z: np.ndarray) -> np.ndarray:

@@ -84,7 +84,8 @@ def _run(kept: _Kept, net: CompiledNetwork, x: Tensor, state: NetworkState) -> t
     if net.n_tokens is None:
         if x.dtype != dtype or x.ndim != 2 or x.shape[1] != net.d_input:
             return None
-        xs, ids = x.detach().contiguous().numpy()[:, None], net._no_ids
+        given = x.detach() if x.requires_grad else x
+        xs, ids = np.ascontiguousarray(given.numpy())[:, None], net._no_ids
     else:
         if x.ndim != 1 or x.dtype != torch.int64:
             return None
@@ -101,7 +102,7 @@ def _run(kept: _Kept, net: CompiledNetwork, x: Tensor, state: NetworkState) -> t
         return None
     count = 0 if summary is None else summary.count
     out = np.empty((B, 1, net.d_output), net.dtype)
-    if not kernels.advance_once(xs, ids, out, *net.arguments, h, u, total, count):
+    if not kernels.advance_once(xs, ids, out, *net.packed, h, u, total, count):
         raise refuse_not_finite()
     after = None
     if not net.every_step:
@@ -133,9 +134,9 @@ class _Left:
 
     def __init__(self, h: NDArray, u: NDArray) -> None:
         self.h, self.u = h, u
-        modes = torch.from_numpy(h.view(np.complex64 if h.dtype == np.float32 else np.complex128)).unbind()
-        self.views = [view for pair in zip(modes, torch.from_numpy(u).unbind(), strict=True) for view in pair]
-        self.addresses = [view.data_ptr() for view in self.views]
+        modes = h.view(np.complex64 if h.dtype == np.float32 else np.complex128)
+        self.views = [torch.from_numpy(part) for pair in zip(modes, u, strict=True) for part in pair]
+        self.addresses = list(map(Tensor.data_ptr, self.views))
 
     def layers(self) -> State:
         return list(zip(self.views[::2], self.views[1::2], strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -29,22 +30,28 @@ class Stopped(BaseException):
 
 
 @contextlib.contextmanager
-def ctrl_c_raises() -> Iterator[None]:
-    """While the block runs Ctrl-C raises :class:`Stopped`, so that no library turns it into an exit code of its own."""
+def signals_stop() -> Iterator[None]:
+    """While the block runs Ctrl-C and SIGTERM raise :class:`Stopped`, so that no library turns them into an exit code
+    of its own, or lets them pass. What the process was told to do otherwise at a signal stays."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     ours = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT) if ours else None
-    if before is not signal.default_int_handler:
-        yield
-        return
+    before = [number for number, default in defaults.items() if ours and signal.getsignal(number) is default]
+    process = os.getpid()
 
     def handler(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
+        if os.getpid() == process:
+            raise Stopped(number)
+        if number == signal.SIGTERM:  # a process forked from here: it has nothing to say, and outlives a Ctrl-C,
+            signal.signal(number, signal.SIG_DFL)  # by which the step being done still gets its batches
+            os.kill(os.getpid(), number)
 
-    signal.signal(signal.SIGINT, handler)
+    for number in before:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in before:
+            signal.signal(number, defaults[number])
 
 
 class Interruption(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -36,7 +37,7 @@ def test_sigkills_and_the_weights_of_an_unbroken_run(environment, tiny, tmp_path
     away = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     env = environment | {"TMPDIR": str(away)}
     epochs = 6 + 5 * kills
-    words = [*tiny, f"trainer.max_epochs={epochs}", "callbacks.last.every_n_train_steps=3", "train.test=false"]
+    words = [*tiny, f"trainer.max_epochs={epochs}", "callbacks.last.every_n_train_steps=3"]
     resumable = [*words, "tolerance.id=x", f"tolerance.logdir={tmp_path}/ids"]
     generator, done = random.Random(0), 0
     try:
@@ -58,6 +59,9 @@ def test_sigkills_and_the_weights_of_an_unbroken_run(environment, tiny, tmp_path
         assert one["global_step"] == two["global_step"]
         assert all(torch.equal(one["state_dict"][name], two["state_dict"][name]) for name in one["state_dict"])
         assert list(tmp_path.glob("run*/checkpoints/.*.part")) == []
+        one, two = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "whole", run))
+        for name in ("train/loss", "val/loss", "val/accuracy", "test/loss", "test/accuracy", "steps"):
+            assert one[name] == two[name], name
     finally:
         shutil.rmtree(away)
 

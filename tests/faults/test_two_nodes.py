@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +91,60 @@ def test_two_nodes_train_like_one_process(nodes, environment, command, tiny, tmp
     weights = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("one", "two")]
     for name, value in weights[0]["state_dict"].items():
         torch.testing.assert_close(weights[1]["state_dict"][name], value, rtol=1e-3, atol=1e-4)
+
+
+def kill(node: str) -> None:
+    """All processes of a node end at once."""
+    pids = subprocess.run(["ip", "netns", "pids", node], capture_output=True, text=True, check=True).stdout.split()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def sentence(out: str) -> str:
+    """What our door said; torchrun adds a report of its own about each process that fails."""
+    said = [line for line in out.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1, out
+    assert "Traceback" not in out.partition(said[0])[0], out
+    assert "another process of this run ended or does not answer any more" in said[0]
+    return said[0]
+
+
+def test_a_node_that_dies_ends_the_other_and_both_go_on_from_its_checkpoint(nodes, environment, tiny, tmp_path: Path):
+    words = [*tiny, *WORDS, "loader.batch_size=50", "trainer.max_epochs=12", "callbacks.last.every_n_train_steps=5"]
+
+    def both(run: str, *more: str) -> list[subprocess.Popen]:
+        line = [*words, f"hydra.run.dir={run}", *more]
+        return [start(node, i, line, tmp_path, environment, torchrun=True) for i, node in enumerate(nodes)]
+
+    first, second = both("broken")
+    while not (tmp_path / "broken/checkpoints/last.ckpt").exists() and first.poll() is None:
+        time.sleep(0.02)
+    kill(nodes[1])
+    out, _ = first.communicate()
+    second.communicate()
+    assert first.returncode not in (0, None), out
+    kept = re.search(r"go on with train\.ckpt=(\S+)", sentence(out))[1]
+    for run in (("whole",), ("resumed", f"train.ckpt={kept}")):
+        for process in both(*run):
+            out, _ = process.communicate()
+            assert process.returncode == 0, out
+    whole, resumed = (
+        torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("whole", "resumed")
+    )
+    assert torch.load(kept, weights_only=True)["global_step"] < whole["global_step"] == resumed["global_step"]
+    assert all(torch.equal(whole["state_dict"][name], resumed["state_dict"][name]) for name in whole["state_dict"])
+
+
+def test_a_cable_that_is_pulled_ends_both(nodes, environment, tiny, tmp_path: Path):
+    """Nothing closes the connection here: a node only stops to hear of the other. Started without torchrun."""
+    words = [*tiny, *WORDS, "trainer.max_epochs=3000", "train.peer_timeout=1", "hydra.run.dir=run"]
+    started = [start(node, i, words, tmp_path, environment, torchrun=False) for i, node in enumerate(nodes)]
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    while not last.exists() and started[0].poll() is None:
+        time.sleep(0.02)
+    assert ip("-n", nodes[1], "link", "set", "eth0", "down")
+    for process in started:
+        out, _ = process.communicate()
+        assert process.returncode == 2, out
+        assert f"go on with train.ckpt={last}" in sentence(out)

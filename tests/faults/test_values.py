@@ -35,11 +35,14 @@ VALUES = {
     "train.seed": ("-1", "1.5", "null"),
     "train.ema": ("2", "-1"),
     "train.mode": ("null",),
+    "train.ckpt": ("", "''"),
+    "train.monitor": ("",),
+    "tolerance.logdir": ("",),
     "train.test": ("null", "2"),
     "train.float32_precision": ("foo",),
     "train.ignore_pretrained_layers": ("decoder",),
     "trainer.max_epochs": ("two", "1.5", "-2"),
-    "trainer.devices": ("0", "-3"),
+    "trainer.devices": ("0", "-3", "99999999999999999999"),
     "trainer.precision": ("12",),
     "trainer.accumulate_grad_batches": ("0", "1.5", "null"),
     "trainer.gradient_clip_val": ("-1",),
@@ -53,14 +56,21 @@ VALUES = {
     "callbacks.last.every_n_minutes": ("0", "x"),
     "callbacks.firing_rate.every_n_steps": ("0", "1.5"),
     "logger.csv": ("2",),
-    "tolerance.id": ("[1]",),
+    "tolerance.id": ("[1]", ""),
+    "dataset=digits dataset.seed": ("-1", "99999999999999999999"),
+    "scheduler=plateau scheduler.patience": ("-1", "1.5"),
+    "scheduler=plateau scheduler.factor": ("0", "-1", "2"),
+    "scheduler=multistep scheduler.milestones": ("null", "5", "foo", "[a]", "[-1]", "[1.5]"),
+    "scheduler=multistep scheduler.gamma": ("null", "0", "-1", "[1]"),
+    "optimizer=sgd optimizer.momentum": ("2", "-1"),
+    "+trainer.min_epochs": ("-1", "1.5"),
     **dict.fromkeys(("tolerance", "logger", "train", "callbacks", "model", "optimizer", "dataset"), ("null",)),
 }
 
 
 def assemble(word: str) -> None:
     """All that a run builds before its first step."""
-    config = compose("model.d_model=8", "model.n_layers=1", "logger.tensorboard=false", word)
+    config = compose("model.d_model=8", "model.n_layers=1", "logger.tensorboard=false", *word.split())
     data = build("dataset", config["dataset"])
     data.prepare()
     data.setup()

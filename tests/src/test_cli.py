@@ -125,8 +125,12 @@ def test_a_sweep_of_jobs_side_by_side(tmp_path: Path):
     assert "results.csv" in done.stdout
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path: Path):
-    """SIGKILL without warning; the resumed run ends with the figures of one that was never stopped."""
+    """SIGKILL without warning; the resumed run ends with the figures of one that was never stopped.
+
+    The quick tests have the like in tests/faults/test_kills.py.
+    """
     options = ("trainer.max_epochs=3", "loader.batch_size=20")
 
     def start(*words: str) -> subprocess.Popen:

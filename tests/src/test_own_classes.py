@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -79,6 +80,20 @@ with torch.no_grad():
     program = torch.export.export(network, (x,))
     print(torch.allclose(program.module()(x), network(x), atol=1e-5))
 """
+# One process for several commands: importing torch and Lightning anew for each would take most of the time.
+EACH = """
+import contextlib, io, json, runpy, sys
+found = []
+for words in json.loads(sys.argv.pop()):
+    sys.argv, err, code = [words[0], *words[1:]], io.StringIO(), 0
+    with contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code or 0
+    found.append([code, err.getvalue()])
+print(json.dumps(found))
+"""
 TINY = ["model.d_model=8", "model.n_layers=1", "model.layer.neuron=sltt", "trainer.max_epochs=1"]
 TINY += ["trainer.accelerator=cpu", "logger.tensorboard=false", "hydra.run.dir=run"]
 
@@ -113,15 +128,16 @@ def test_every_part_may_be_the_users_own(outside, tmp_path: Path):
     refused = outside("-m", "src.evaluate", checkpoint, "--limit", "20")
     assert refused.returncode == 2
     assert "add --allow mypkg.parts" in refused.stderr
-    assert outside("-m", "src.evaluate", checkpoint, "--limit", "20", "--allow", "mypkg").returncode == 0
-
-    for file in ("own.safetensors", "own.onnx"):
-        done = outside("-m", "src.export", checkpoint, file, "--allow", "mypkg")
-        assert done.returncode == 2
-        assert (
-            "the encoder mypkg.parts.Encoder is a class of yours, which a network file cannot describe" in done.stderr
-        )
-        assert done.stderr.count("\n") == 1
+    files = ("own.safetensors", "own.onnx")
+    commands = [["src.evaluate", checkpoint, "--limit", "20", "--allow", "mypkg"]]
+    commands += [["src.export", checkpoint, file, "--allow", "mypkg"] for file in files]
+    done = outside("-c", EACH, json.dumps(commands))
+    (evaluated, _), *exported = json.loads(done.stdout.splitlines()[-1])
+    assert evaluated == 0
+    for file, (code, err) in zip(files, exported, strict=True):
+        assert code == 2
+        assert "the encoder mypkg.parts.Encoder is a class of yours, which a network file cannot describe" in err
+        assert err.count("\n") == 1
         assert not (tmp_path / file).exists()
     done = outside("-c", WHOLE, checkpoint)
     assert done.stdout.strip() == "True", done.stderr
