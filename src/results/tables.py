@@ -17,7 +17,8 @@ any other word        what the row says under that word: a label, a rival's figu
 
 A word of the row in braces is put in: ``evaluation/spiking_{key}`` with ``key: joules`` in the row.
 Tables with ``benchmark`` instead of rows are explained in :mod:`src.results.measured`.
-A row names its ``runs``, the name under which records were collected; a row without runs may hold words only.
+A row names its ``runs``, the name under which records were collected; a row without runs may hold words only. A row
+with ``mean_of``, a list of such names, shows the mean over them seed by seed, and of that mean ± deviation over seeds.
 """
 
 from __future__ import annotations
@@ -63,23 +64,32 @@ def cells(table: Mapping[str, Any], records: Records) -> tuple[list[str], list[l
     """Heads and rows as printed.
 
     Raises:
-        UserError: a row names runs that were not collected, or a figure they do not have.
+        UserError: a row names runs that were not collected, a figure they do not have, or sets of other seeds.
     """
     rows = []
     for row in table["rows"] or []:
-        runs = records.get(row["runs"]) if "runs" in row else []
-        if runs is None:
-            raise UserError(f"no run {row['runs']!r} was collected; there are {', '.join(records) or 'none'}")
-        rows.append([_cell(column, row, runs) for column in table["columns"]])
+        by_seed = _by_seed(row, records)
+        rows.append([_cell(column, row, by_seed) for column in table["columns"]])
     return [column["head"] for column in table["columns"]], rows
 
 
-def _cell(column: Mapping[str, Any], row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+def _by_seed(row: Mapping[str, Any], records: Records) -> list[tuple[Mapping[str, Any], ...]]:
+    names = row.get("mean_of") or ([row["runs"]] if "runs" in row else [])
+    for name in names:
+        if name not in records:
+            raise UserError(f"no run {name!r} was collected; there are {', '.join(records) or 'none'}")
+        if (seeds := [r["seed"] for r in records[name]]) != [r["seed"] for r in records[names[0]]]:
+            raise UserError(f"a mean over sets needs the same seeds of each; {name} has {seeds}")
+    return list(zip(*(records[name] for name in names), strict=True))
+
+
+def _cell(column: Mapping[str, Any], row: Mapping[str, Any], by_seed: Sequence[tuple[Mapping[str, Any], ...]]) -> str:
     show = column["show"].format_map(row)
     if "/" not in show and show not in (*_NUMBERS, "command"):
         return str(row.get(show, ""))
-    if not runs:
-        return ""
+    if not by_seed or (len(by_seed[0]) > 1 and show in ("command", "parameters", "steps", "epochs")):
+        return ""  # of several sets there is not one
+    runs = [of_seed[0] for of_seed in by_seed]
     first = runs[0]
     if show == "command":
         return f"`{first['command']}`"
@@ -89,7 +99,7 @@ def _cell(column: Mapping[str, Any], row: Mapping[str, Any], runs: Sequence[Mapp
         return f"{first['parameters']['total']:,}"
     if show in ("steps", "epochs"):
         return f"{max(first['epochs']['step']):,}" if show == "steps" else str(max(first["epochs"]["epoch"]) + 1)
-    values = [value(run, show) for run in runs]
+    values = [statistics.fmean(value(run, show) for run in of_seed) for of_seed in by_seed]
     digits = column.get("digits", 2)
     return spread(
         [v * column.get("scale", 1) for v in values], digits, deviation=show not in ("minutes", "hours", "step_ms")

@@ -200,3 +200,17 @@ def test_one_seed_has_no_deviation_and_a_missing_figure_is_a_sentence(results):
     with pytest.raises(UserError, match="no run 'absent' was collected"):
         cells({**table, "rows": [{"runs": "absent"}]}, collect.load(results))
     assert markdown(["a"], [["1|2"]], [{"show": "label"}]).splitlines()[-1] == r"| 1\|2 |"
+
+
+def test_the_mean_over_sets_is_taken_seed_by_seed(tmp_path, results):
+    for seed, accuracy in ((1, 0.5), (2, 0.71), (3, 0.75)):
+        collect.collect(_run(tmp_path / f"other{seed}", seed, accuracy), "other", results)
+    columns = [{"head": h, "show": h, "scale": 100} for h in ("test/accuracy", "parameters", "command")]
+    columns[1] = columns[1] | {"scale": 1}
+    row = {"mean_of": ["tiny", "other"]}
+    means = [(90 + 50) / 2, (91 + 71) / 2, (95 + 75) / 2]
+    printed = f"{statistics.fmean(means):.2f} ± {statistics.stdev(means):.2f}"
+    assert cells({"columns": columns, "rows": [row]}, collect.load(results))[1] == [[printed, "", ""]]
+    collect.collect(_run(tmp_path / "other4", 4, 0.9), "other", results)
+    with pytest.raises(UserError, match="needs the same seeds"):
+        cells({"columns": columns, "rows": [row]}, collect.load(results))
