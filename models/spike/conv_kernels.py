@@ -47,7 +47,7 @@ def size(length: int) -> int:
 
 
 @functools.cache
-def plan(n: int, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def plan(n: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(factors, where each one's twiddles begin, twiddles)`` of transforms of ``n`` points."""
     factors, rest = [4], n // 4
     for factor in (5, 3, 4, 2):

@@ -68,7 +68,7 @@ class Convolution:
         self.real = neuron.network.dtype.type
         self.tau, self.u_r = flat(tau), flat(u_r)
         self.n = conv_kernels.size(L)
-        self.sizes = (L, H, self.n, *conv_kernels.plan(self.n, self.real))
+        self.sizes = (L, H, self.n, *conv_kernels.plan(self.n, neuron.network.dtype))
         self.pairs, self.blocks = (B + 1) // 2, H // WIDTH
 
     def forward(self, signal: Tensor, coef: Tensor, dtA: Tensor, D: Tensor) -> Tensor:
