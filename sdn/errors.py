@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def door(main: Callable[..., int | None]) -> Callable[..., int]:
     def wrapped(*args: object, **kwargs: object) -> int:
         sleep_while_waiting()
         _print_what_a_console_can()
+        logging.raiseExceptions = False  # of a console that is gone print() tells; logging adds a traceback a line
         try:
             return main(*args, **kwargs) or 0
         except UserError as error:
