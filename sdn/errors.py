@@ -75,7 +75,10 @@ def _explained(error: Exception) -> str | None:
 
 
 def _print_what_a_console_can() -> None:
-    """A character that an ASCII console has not is replaced, never an error."""
+    """A character that an ASCII console has not is replaced, never an error; a console that is closed takes all."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":

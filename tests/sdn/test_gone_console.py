@@ -1,5 +1,6 @@
 """A reader of the output that goes away ends a command in a sentence, whoever writes the next line."""
 
+import os
 import subprocess
 import sys
 
@@ -27,3 +28,12 @@ def test_neither_print_nor_logging_shows_a_traceback():
     error = process.stderr.read()
     assert process.wait(60) == 141
     assert error == "stopped: nobody reads the output any more\n"
+
+
+def test_a_console_that_was_closed_from_the_start_takes_everything():
+    command = COMMAND.replace("sys.stdin.readline()", "print(sys.stdout.isatty(), file=sys.stderr)")
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, timeout=60, preexec_fn=lambda: os.close(1)
+    )
+    assert (done.returncode, done.stderr.splitlines()[0]) == (0, "False")
+    assert "Traceback" not in done.stderr
