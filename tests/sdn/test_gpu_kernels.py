@@ -163,8 +163,15 @@ def test_lif(kernels, case):
 
 
 @on_device
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("width", [None, 0.4])
+@pytest.mark.parametrize(
+    ("width", "dtype"),
+    [
+        (None, torch.float32),
+        (0.4, torch.float64),
+        pytest.param(None, torch.float64, marks=pytest.mark.slow),
+        pytest.param(0.4, torch.float32, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", WIDTHS)
 def test_surrogate_gradients(kernels, name, width, dtype):
     I, values, surrogate = current(1, 3, 40, dtype), neuron(3, dtype), make_surrogate(name, width)
