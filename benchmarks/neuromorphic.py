@@ -93,8 +93,10 @@ def _snntorch(device: torch.device, delay: bool) -> Callable[[Tensor], Tensor]:
 
 
 def _norse() -> Callable[[Tensor], Tensor]:
+    import torch._functorch.config as functorch
     from norse.torch.functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
 
+    functorch.donated_buffer = False  # retain_graph=True, as the benchmark wants it, keeps all buffers
     p, step = LIFBoxParameters(tau_mem_inv=torch.tensor(100.0)), torch.compile(lif_box_feed_forward_step)
 
     def spikes(current: Tensor) -> Tensor:
