@@ -35,18 +35,23 @@ SENTENCES = {
 }
 
 
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, the one it was raised from or while handling, and so on."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def code(error: BaseException) -> int | None:
     """The ``errno`` behind an exception, also where a library hides it: safetensors in its text, ``torch.save`` in
     the exception it was handling."""
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
+    for link in chain(error):
         if isinstance(link, OSError) and link.errno is not None:
             return link.errno
         if (match := re.search(r"\(os error (\d+)\)", str(link))) and type(link).__name__ == "SafetensorError":
             return int(match[1])
-        link = link.__cause__ or link.__context__
     return None
 
 

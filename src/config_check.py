@@ -86,8 +86,12 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 }
 """Key -> (least, largest) value."""
 
-ABOVE_ZERO = ("scheduler.factor", "scheduler.gamma")
-"""Factors of a learning rate, which at 0 would end the training and below turn it round."""
+ABOVE_ZERO = {
+    "scheduler.factor": "",
+    "scheduler.gamma": "",
+    "trainer.val_check_interval": "; limit_val_batches=0 validates never",
+}
+"""Key -> what is said besides: factors of a learning rate, which 0 would end and less turn round, and an interval."""
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "train.float32_precision": ("highest", "high", "medium"),
@@ -141,21 +145,16 @@ def check_values(config: Mapping[str, Any]) -> None:
                 raise UserError(f"{key} must be at least {least}, not {value}")
             if largest is not None and value > largest:
                 raise UserError(f"{key} must be at most {largest}, not {value}")
-    for key in ABOVE_ZERO:
+    for key, besides in ABOVE_ZERO.items():
         value = _get(config, key)
         if isinstance(value, (int, float)) and value <= 0:
-            raise UserError(f"{key} must be above 0, not {value}")
+            raise UserError(f"{key} must be above 0, not {value}{besides}")
     milestones = _get(config, "scheduler.milestones")
     if isinstance(milestones, list) and any(isinstance(step, int) and step < 0 for step in milestones):
         raise UserError(f"scheduler.milestones are epochs from 0 on, not {milestones}")
     for key, choices in CHOICES.items():
         if (value := _get(config, key)) not in choices:
             raise UserError(f"{key} must be one of {', '.join(map(_shown, choices))}, not {_shown(value)}")
-    interval = _get(config, "trainer.val_check_interval")
-    if isinstance(interval, (int, float)) and interval <= 0:
-        raise UserError(
-            f"trainer.val_check_interval must be above 0, not {interval}; limit_val_batches=0 validates never"
-        )
 
 
 def refused(kind: str, name: str, error: Exception) -> UserError:

@@ -4,10 +4,10 @@ is gone."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from sdn.disk import chain
 from sdn.errors import reason
 
 _GONE = re.compile(
@@ -26,7 +26,7 @@ def wait_at_most(strategy: Any, minutes: float) -> None:
 
 def lost(error: BaseException) -> str | None:
     """What is wrong between the processes of a run, in a sentence; None for an error that comes from elsewhere."""
-    for link in _chain(error):
+    for link in chain(error):
         if _is_of_communication(link):
             said = re.sub(r"^.*?\[[^]\s]+:\d+\]\s*", "", reason(link)).partition(". ")[0].rstrip(".")
             if _GONE.search(str(link)):
@@ -41,11 +41,3 @@ def _is_of_communication(error: BaseException) -> bool:
     if not dist.is_available() or not isinstance(error, RuntimeError):
         return False
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

@@ -240,9 +240,9 @@ def test_backward_twice():
 
 
 @pytest.mark.parametrize(
-    ("length", "width", "taken"), [(64, 2, True), (1536, 2, True), (1537, 2, False), (8, 64, False)]
+    ("length", "H", "taken"),
+    [(64, 2 * fused.WIDTH, True), (1536, 2 * fused.WIDTH, True), (1537, 2 * fused.WIDTH, False), (8, 1024, False)],
 )
-def test_long_and_wide_layers_are_left_to_the_plain_composition(length: int, width: int, taken: bool):
-    H = width * fused.WIDTH if width == 2 else 1024
+def test_long_and_wide_layers_are_left_to_the_plain_composition(length: int, H: int, taken: bool):
     model = network(1, dtype=torch.float32, width=H)
     assert fused.ready(model, torch.randn(1, length, H)) == taken
