@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -62,6 +63,7 @@ def _trained(quick: bool) -> Iterator[Row]:
         network = models.spike.load(name)
         for streams in (1,) if quick else (1, 32):
             if (inputs := recordings(name, streams)) is None:
+                logger.warning(f"no row of {name}: its data are not under DATA_PATH")
                 continue
             found = candidates(network, streams)
             facts = check(found, inputs) | {"streams": streams, "working_set_mib": working_set(network, streams)}
