@@ -92,8 +92,8 @@ def _run(kept: _Kept, net: CompiledNetwork, x: Tensor, state: NetworkState) -> t
         xs, ids = net._no_numbers, x.contiguous().numpy()[:, None]
         if ids.size and not 0 <= ids.min() <= ids.max() < net.n_tokens:
             return None
-    B = x.shape[0]
-    blocks = kept.left.blocks(state.layers, B) if kept.left else None
+    B, left = x.shape[0], kept.left  # read once, as other threads may stream through the same network
+    blocks = left.blocks(state.layers, B) if left else None
     if blocks is None and (blocks := _blocks(net, state.layers, B, dtype)) is None:
         return None
     h, u = blocks
@@ -108,8 +108,8 @@ def _run(kept: _Kept, net: CompiledNetwork, x: Tensor, state: NetworkState) -> t
     if not net.every_step:
         value = torch.from_numpy(total)
         after = Summary(value if net.mode == POOL else value.to(dtype), count + 1)
-    kept.left = _Left(h, u)
-    return torch.from_numpy(out[:, 0]), kept.left.layers(), after
+    kept.left = left = _Left(h, u)
+    return torch.from_numpy(out[:, 0]), left.layers(), after
 
 
 def _blocks(net: CompiledNetwork, layers: State, B: int, dtype: torch.dtype) -> tuple[NDArray, NDArray] | None:

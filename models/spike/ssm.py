@@ -110,12 +110,16 @@ class SpikingSSM(nn.Module):
                 in chunks, or a prefix before ``step``. Evaluation mode, no gradient. None: nothing to return.
             lengths: true lengths ``(B,)`` of padded sequences, 1 .. L; used with ``mask_padding`` only.
             rate: the sampling step in units of the training data's; 2 for a signal with every second sample left out.
+
+        Raises:
+            UserError: no floats ``(B, L, D)``, lengths outside 1 .. L, NaN or infinity in a chunk, a foreign state.
         """
+        self._check_input(x, 3)
         check_lengths(lengths, *x.shape[:2])
         mask = self._mask(x, lengths)
         if state is not None:
             self._refuse_training()
-            check_sample(x[:, 0] if x.shape[1] else x[:, :0].flatten(1), state)
+            check_sample(x, state)
             self._check_state(state)
             if mask is not None:
                 raise UserError("a state continues equally long chunks; leave out lengths, or turn mask_padding off")
@@ -147,6 +151,7 @@ class SpikingSSM(nn.Module):
         ``rate`` at every step.
         """
         self._refuse_training()
+        self._check_input(x, 2)
         check_sample(x, state)
         self._check_state(state)
         constants, after = self.recurrence(rate) if constants is None else constants, []
@@ -161,6 +166,12 @@ class SpikingSSM(nn.Module):
         if not self.mask_padding or lengths is None:
             return None
         return real_steps(lengths, x.shape[1], x.device).unsqueeze(1).to(x.dtype)
+
+    def _check_input(self, x: Tensor, ndim: int) -> None:
+        if not isinstance(x, Tensor) or x.ndim != ndim or x.shape[-1] != self.d_model or not x.is_floating_point():
+            steps = "B, L" if ndim == 3 else "B"
+            given = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise UserError(f"this model reads floats ({steps}, {self.d_model}), not {given}")
 
     def _check_state(self, state: State) -> None:
         wanted = (self.d_model, self.layers[0].kernel.n_modes)

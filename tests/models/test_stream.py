@@ -1,6 +1,8 @@
 """A whole network streams through compiled code: the answers of PyTorch's step, for many streams at once."""
 
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -244,6 +246,10 @@ def test_nan_and_foreign_states_are_refused_everywhere():
         _, state = network.step(good[:, t], state)
     with pytest.raises(UserError, match="NaN"):
         network.backbone.step(torch.full((1, 12), float("inf")).double(), network.backbone.initial_state(1))
+    chunk = torch.randn(1, 9, 12).double()
+    chunk[0, 5, 3] = float("nan")
+    with pytest.raises(UserError, match="NaN"):
+        network.backbone(chunk, state=network.backbone.initial_state(1))
     engine = EventEngine(network.backbone)
     block = np.random.default_rng(0).random((50, 12))
     y = engine.run(block)
@@ -257,3 +263,36 @@ def test_nan_and_foreign_states_are_refused_everywhere():
     assert engine.run(torch.zeros(2, 12, dtype=torch.bfloat16)).shape == (2, 12)
     with pytest.raises(UserError):
         engine.step(np.zeros(5))
+
+
+@pytest.mark.parametrize(
+    "x", [torch.randn(12), torch.randn(1, 9, 11), torch.randn(1, 9, 12, 1), torch.ones(1, 9, 12, dtype=int), [1.0]]
+)
+def test_a_backbone_says_what_it_reads(x):
+    backbone = _network().backbone
+    with pytest.raises(UserError, match=r"floats \(B, L, 12\)"):
+        backbone(x)
+    with pytest.raises(UserError, match=r"floats \(B, 12\)"):
+        backbone.step(x, backbone.initial_state(1))
+
+
+def test_threads_may_stream_through_one_network():
+    network = _network()
+    inputs = [_input(network, 1, 30) for _ in range(4)]
+
+    def stream(x):
+        state = network.initial_state(1)
+        for t in range(x.shape[1]):
+            logits, state = network.step(x[:, t], state)
+        return logits
+
+    wanted = [stream(x) for x in inputs]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(stream, inputs * 20))
+    finally:
+        sys.setswitchinterval(interval)
+    for logits, want in zip(found, wanted * 20, strict=True):
+        torch.testing.assert_close(logits, want)
