@@ -9,6 +9,7 @@ import collections.abc
 import contextlib
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -56,7 +57,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "train.peer_timeout": (0.01, None),
     "loader.batch_size": (1, None),
     "loader.eval_batch_size": (1, None),
-    "loader.num_workers": (0, None),
+    "loader.num_workers": (0, 1000),
     "optimizer.lr": (0, None),
     "optimizer.weight_decay": (0, None),
     "optimizer.momentum": (0, 1),
@@ -89,9 +90,10 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 ABOVE_ZERO = {
     "scheduler.factor": "",
     "scheduler.gamma": "",
+    "trainer.max_time": "",
     "trainer.val_check_interval": "; limit_val_batches=0 validates never",
 }
-"""Key -> what is said besides: factors of a learning rate, which 0 would end and less turn round, and an interval."""
+"""Key -> what is said besides: factors of a learning rate, which 0 would end and less turn round, and spans."""
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "train.float32_precision": ("highest", "high", "medium"),
@@ -147,14 +149,23 @@ def check_values(config: Mapping[str, Any]) -> None:
                 raise UserError(f"{key} must be at most {largest}, not {value}")
     for key, besides in ABOVE_ZERO.items():
         value = _get(config, key)
-        if isinstance(value, (int, float)) and value <= 0:
-            raise UserError(f"{key} must be above 0, not {value}{besides}")
+        if (amount := _amount(value)) is not None and amount <= 0:
+            raise UserError(f"{key} must be above 0, not {_shown(value)}{besides}")
     milestones = _get(config, "scheduler.milestones")
     if isinstance(milestones, list) and any(isinstance(step, int) and step < 0 for step in milestones):
         raise UserError(f"scheduler.milestones are epochs from 0 on, not {milestones}")
     for key, choices in CHOICES.items():
         if (value := _get(config, key)) not in choices:
             raise UserError(f"{key} must be one of {', '.join(map(_shown, choices))}, not {_shown(value)}")
+
+
+def _amount(value: Any) -> float | None:
+    """A number, or a time as Lightning takes it, ``{minutes: 5}`` or ``00:00:05:00``, by the sum of its parts."""
+    if isinstance(value, str) and re.fullmatch(r"\d+(:\d+){3}", value):
+        return sum(map(int, value.split(":")))
+    if isinstance(value, Mapping) and all(isinstance(part, (int, float)) for part in value.values()):
+        return sum(value.values())
+    return value if isinstance(value, (int, float)) else None
 
 
 def refused(kind: str, name: str, error: Exception) -> UserError:
@@ -223,6 +234,8 @@ def _check(where: str, options: Mapping[str, Any], hints: Mapping[str, Any]) -> 
         name = f"{where}.{key}"
         if (bad := _not_finite(value)) is not None:
             raise UserError(f"{name} must be a finite number, not {bad}")
+        if type(value) is int and abs(value) >= 2**63 and where not in ("tolerance", "wandb"):  # there it is a name
+            raise UserError(f"{name} must be a number that 64 bits hold, not {value}")
         if key in hints and not fits(value, hints[key]):
             raise UserError(f"{name} must be {describe(hints[key])}, not {_shown(value)}")
 

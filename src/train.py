@@ -195,6 +195,8 @@ def _fit(
     for callback in trainer.callbacks:
         if isinstance(callback, Interruption) and callback.requested is not None:
             raise Stopped(callback.requested)  # it came in the last epoch: all is trained and saved
+    if trainer.global_step == 0 and not trainer.fast_dev_run and trainer.is_global_zero:
+        log.warning("not one step was trained, as the limits of this run say: figures are those of the first weights")
     return {
         name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(("train/", "val/"))
     }

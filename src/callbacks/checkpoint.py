@@ -148,8 +148,8 @@ def can_save(trainer: pl.Trainer, batch_idx: int) -> bool:
     if trainer.is_last_batch or (batch_idx + 1) % together:
         return False
     interval = trainer.val_check_batch
-    if not trainer.enable_validation or interval == math.inf or interval <= together:
-        return True
+    if not trainer.enable_validation or interval is None or interval == math.inf or interval <= together:
+        return True  # None: validation goes by the clock, which no run goes on with
     loop = trainer.fit_loop.epoch_loop
     done = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
     return (done + 1) % int(interval) != 0

@@ -63,6 +63,16 @@ def test_a_run_limited_by_time_learns(run_in: Run):
     assert run_in("run", *limit, "scheduler=constant", "scheduler.warmup=2")["steps"] > 2
 
 
+def test_a_run_that_validates_by_the_clock(run_in: Run):
+    found = run_in("run", "trainer.val_check_interval=00:00:00:01", "callbacks.last.every_n_train_steps=1")
+    assert found["steps"] == 24
+
+
+def test_no_step_no_silence(run_in: Run, caplog):
+    assert run_in("run", "trainer.max_steps=0")["steps"] == 0
+    assert "not one step was trained" in caplog.text
+
+
 def test_swa_is_the_mean_of_the_epochs_ends(run_in: Run, tmp_path: Path):
     """The weights that are saved are the average; the raw ones beside it are what training goes on with."""
     raw = []
