@@ -62,7 +62,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "optimizer.weight_decay": (0, None),
     "optimizer.momentum": (0, 1),
     "model.d_model": (1, None),
-    "model.n_layers": (1, None),
+    "model.n_layers": (1, 10_000),
     "model.layer.d_state": (2, None),
     "model.layer.lr": (0, None),
     "scheduler.num_training_steps": (1, None),
