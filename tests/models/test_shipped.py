@@ -32,7 +32,7 @@ def test_answers_stored_samples_as_recorded(name):
     with torch.no_grad():
         found = network(x, lengths).argmax(-1)
     assert _agree(found, answer)
-    assert (answer == y).float().mean() > 0.6
+    assert (answer == y).float().mean() > network.facts["figures"]["test/accuracy"] - 0.25
 
 
 @pytest.mark.parametrize("name", names())
