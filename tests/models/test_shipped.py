@@ -1,5 +1,6 @@
 """Every network that ships: loads by name, knows its stored samples again, as a whole and as a stream."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,12 @@ def test_card_says_what_the_header_says(name):
     assert facts["limits"] in card
     assert f"{sum(p.numel() for p in network.parameters()):,} parameters" in card
     assert f"| test/accuracy | {facts['figures']['test/accuracy']:.4f} |" in card
+
+
+def test_readme_names_them_all():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    listed = readme.split("ship under a word", 1)[1].split("each with", 1)[0]
+    assert re.findall(r"`([\w-]+)`", listed) == names()
 
 
 def test_names_and_paths(tmp_path, monkeypatch):
