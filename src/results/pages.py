@@ -14,7 +14,7 @@ from typing import Any
 
 from sdn.errors import UserError
 from sdn.files import write_text
-from src.results import curves, measured
+from src.results import curves, dots, measured
 from src.results.collect import RESULTS, load
 from src.results.facts import ROOT
 from src.results.tables import Records, as_csv, cells, markdown, read_tables, spread, value
@@ -73,8 +73,9 @@ def rebuild(results: Path = RESULTS, pages: tuple[Path, ...] = PAGES) -> list[Pa
             changed.append(path)
     records = load(results)
     for name, table in read_tables(results).items():
-        if table.get("curve") and table["rows"]:
-            path = results / "tables" / f"{name}.png"
-            curves.draw(path, table, records)
-            changed.append(path)
+        for kind, picture in (("curve", curves), ("dots", dots)):
+            if table.get(kind) and table["rows"]:
+                path = results / "tables" / f"{name}.png"
+                picture.draw(path, table, records)
+                changed.append(path)
     return changed

@@ -19,6 +19,9 @@ A word of the row in braces is put in: ``evaluation/spiking_{key}`` with ``key: 
 Tables with ``benchmark`` instead of rows are explained in :mod:`src.results.measured`.
 A row names its ``runs``, the name under which records were collected; a row without runs may hold words only. A row
 with ``mean_of``, a list of such names, shows the mean over them seed by seed, and of that mean ± deviation over seeds.
+
+A picture beside the table: ``curve``, a figure against the epoch (:mod:`src.results.curves`), or ``dots``, a list of
+figures of the finished runs, a panel each (:mod:`src.results.dots`).
 """
 
 from __future__ import annotations

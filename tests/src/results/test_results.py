@@ -98,6 +98,18 @@ def test_mean_deviation_and_everything_else_of_a_row(results):
     assert _problems(results) == []
 
 
+def test_dots_are_the_figures_of_the_finished_runs(results):
+    tables = results / "tables.yaml"
+    tables.write_text(TABLES.replace("curve: val/accuracy", "dots: [test/accuracy, firing_rate]"))
+    (results / "tables/learning.png").unlink()
+    changed = pages.rebuild(results, (results / "README.md",))
+    assert changed == [results / "tables/learning.png"]
+    assert changed[0].read_bytes().startswith(b"\x89PNG")
+    tables.write_text(TABLES.replace("curve: val/accuracy", "dots: [test/nothing]"))
+    with pytest.raises(UserError, match="no figure test/nothing"):
+        pages.rebuild(results, (results / "README.md",))
+
+
 def test_what_is_kept_names_no_place_of_the_machine(results):
     record = json.loads((results / "runs/tiny-s2.json").read_text())
     assert record["command"] == "python -m train " + " ".join([*WORDS, "train.seed=2"])
