@@ -17,6 +17,8 @@ from src.results.record import FILE, FORMAT
 RESULTS = ROOT / "results"
 _SHOWS = ("progress", "last")
 """Callbacks without a part in what a run computes."""
+_WATCH = ("seed", "overwrite", "peer_timeout")
+"""Keys of ``train`` and ``dataset`` that may differ between runs of one setting."""
 _ELSEWHERE = (
     *("tolerance.", "hydra.", "hydra/", "logger.", "wandb.", "train.ckpt=", "trainer.enable_progress_bar="),
     *(f"callbacks.{name}." for name in _SHOWS),
@@ -151,11 +153,13 @@ def _cut(value: Any) -> Any:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` without its seeds and what a run shows: equal for runs whose figures may be averaged."""
+    """``config`` without its seeds, what a run shows and how it is watched over: equal for runs whose figures may be
+    averaged."""
     kept = dict(without_paths(config))
     kept["callbacks"] = {key: value for key, value in (kept.get("callbacks") or {}).items() if key not in _SHOWS}
     for section in ("train", "dataset"):
-        kept[section] = {key: value for key, value in kept[section].items() if key != "seed"}
+        kept[section] = {key: value for key, value in kept[section].items() if key not in _WATCH}
+    kept["train"].setdefault("accept_changed_data", False)  # records that are older than the key
     return kept
 
 

@@ -98,6 +98,13 @@ def test_mean_deviation_and_everything_else_of_a_row(results):
     assert _problems(results) == []
 
 
+def test_runs_of_one_setting_may_be_watched_over_differently():
+    config = compose(*WORDS)
+    longer = config | {"train": config["train"] | {"seed": 7, "peer_timeout": 600}}
+    assert collect.settings(config) == collect.settings(longer)
+    assert collect.settings(config) != collect.settings(config | {"train": config["train"] | {"ema": 0.9}})
+
+
 def test_dots_are_the_figures_of_the_finished_runs(results):
     tables = results / "tables.yaml"
     tables.write_text(TABLES.replace("curve: val/accuracy", "dots: [test/accuracy, firing_rate]"))
