@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from sdn.errors import UserError
 from sdn.ops import is_transformed
 
+_STEPS = {3: "B, L", 2: "B"}
+"""Axes before the channels, of whole sequences and of a sample of a stream."""
+
 
 def refuse_not_finite(what: str = "a sample") -> UserError:
     """The sentence for NaN and infinity."""
@@ -71,6 +74,17 @@ def check_sample(x: Tensor, state: Sequence[Any]) -> None:
         raise refuse_not_finite()
 
 
+def check_floats(x: Tensor, ndim: int, width: int) -> None:
+    """Refuse what a backbone would not read: anything but floats ``(B, L, width)``, or of a stream ``(B, width)``.
+
+    Raises:
+        UserError: what it reads, and what was given.
+    """
+    if not isinstance(x, Tensor) or x.ndim != ndim or x.shape[-1] != width or not x.is_floating_point():
+        given = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise UserError(f"this model reads floats ({_STEPS[ndim]}, {width}), not {given}")
+
+
 def check_input(encoder: nn.Module, x: Tensor, ndim: int) -> None:
     """Refuse what an encoder of numbers or of token ids would not read: another shape, width or type, unknown ids.
 
@@ -85,7 +99,7 @@ def check_input(encoder: nn.Module, x: Tensor, ndim: int) -> None:
         raise UserError(f"a network reads tensors, not {type(x).__name__}; torch.as_tensor makes one")
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
-    steps = "B, L" if ndim == 3 else "B"
+    steps = _STEPS[ndim]
     if isinstance(encoder, nn.Linear):
         d, kind = encoder.in_features, encoder.weight.dtype
         cast = torch.is_autocast_enabled(x.device.type) if x.device.type != "meta" else True

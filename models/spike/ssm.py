@@ -29,7 +29,7 @@ from sdn.neurons import SDNNeuron, make_neuron
 from sdn.typed import Modules
 
 from . import fused
-from .gate import check_sample
+from .gate import check_floats, check_sample
 from .lengths import check_lengths, real_steps
 from .norms import make_norm, normed
 from .options import switch, whole
@@ -114,7 +114,7 @@ class SpikingSSM(nn.Module):
         Raises:
             UserError: no floats ``(B, L, D)``, lengths outside 1 .. L, NaN or infinity in a chunk, a foreign state.
         """
-        self._check_input(x, 3)
+        check_floats(x, 3, self.d_model)
         check_lengths(lengths, *x.shape[:2])
         mask = self._mask(x, lengths)
         if state is not None:
@@ -151,7 +151,7 @@ class SpikingSSM(nn.Module):
         ``rate`` at every step.
         """
         self._refuse_training()
-        self._check_input(x, 2)
+        check_floats(x, 2, self.d_model)
         check_sample(x, state)
         self._check_state(state)
         constants, after = self.recurrence(rate) if constants is None else constants, []
@@ -166,12 +166,6 @@ class SpikingSSM(nn.Module):
         if not self.mask_padding or lengths is None:
             return None
         return real_steps(lengths, x.shape[1], x.device).unsqueeze(1).to(x.dtype)
-
-    def _check_input(self, x: Tensor, ndim: int) -> None:
-        if not isinstance(x, Tensor) or x.ndim != ndim or x.shape[-1] != self.d_model or not x.is_floating_point():
-            steps = "B, L" if ndim == 3 else "B"
-            given = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-            raise UserError(f"this model reads floats ({steps}, {self.d_model}), not {given}")
 
     def _check_state(self, state: State) -> None:
         wanted = (self.d_model, self.layers[0].kernel.n_modes)

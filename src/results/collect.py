@@ -17,8 +17,8 @@ from src.results.record import FILE, FORMAT
 RESULTS = ROOT / "results"
 _SHOWS = ("progress", "last")
 """Callbacks without a part in what a run computes."""
-_WATCH = ("seed", "overwrite", "peer_timeout")
-"""Keys of ``train`` and ``dataset`` that may differ between runs of one setting."""
+_FREE = {"train": ("seed", "overwrite", "peer_timeout"), "dataset": ("seed",)}
+"""Keys by section that may differ between runs of one setting."""
 _ELSEWHERE = (
     *("tolerance.", "hydra.", "hydra/", "logger.", "wandb.", "train.ckpt=", "trainer.enable_progress_bar="),
     *(f"callbacks.{name}." for name in _SHOWS),
@@ -157,8 +157,8 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     averaged."""
     kept = dict(without_paths(config))
     kept["callbacks"] = {key: value for key, value in (kept.get("callbacks") or {}).items() if key not in _SHOWS}
-    for section in ("train", "dataset"):
-        kept[section] = {key: value for key, value in kept[section].items() if key not in _WATCH}
+    for section, free in _FREE.items():
+        kept[section] = {key: value for key, value in kept[section].items() if key not in free}
     kept["train"].setdefault("accept_changed_data", False)  # records that are older than the key
     return kept
 

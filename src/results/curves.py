@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sdn.files import atomic_path
+from src.results.pictures import label, write
 
 
 def draw(path: Path, table: Mapping[str, Any], records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -22,20 +22,14 @@ def draw(path: Path, table: Mapping[str, Any], records: Mapping[str, Sequence[Ma
         if "runs" not in row:
             continue
         epochs, values = curve(records[row["runs"]], table["curve"])
-        line = ax.plot(
-            epochs, scale * values.mean(0), lw=1.5, label=str(row.get("label", row["runs"])).replace("`", "")
-        )
+        line = ax.plot(epochs, scale * values.mean(0), lw=1.5, label=label(row))
         if len(values) > 1:
             ax.fill_between(
                 epochs, scale * values.min(0), scale * values.max(0), color=line[0].get_color(), alpha=0.2, lw=0
             )
     ax.set(xlabel="epoch", ylabel=table["curve"] + (", %" if scale == 100 else ""))
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    figure.set_layout_engine("constrained")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    write(figure, path)
 
 
 def curve(runs: Sequence[Mapping[str, Any]], figure: str) -> tuple[NDArray, NDArray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sdn.files import atomic_path
+from src.results.pictures import label, write
 from src.results.tables import value
 
 
@@ -25,10 +25,6 @@ def draw(path: Path, table: Mapping[str, Any], records: Mapping[str, Sequence[Ma
             ax.scatter(found, [place] * len(found), s=18, color=f"C{place}", alpha=0.7)
             ax.scatter([sum(found) / len(found)], [place], s=120, marker="|", color=f"C{place}")
         ax.set_xlabel(heads.get(name, {}).get("head", name))
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.25)
-    axes[0].set_yticks(range(len(rows)), [str(row.get("label", row["runs"])).replace("`", "") for row in rows])
+    axes[0].set_yticks(range(len(rows)), [label(row) for row in rows])
     axes[0].invert_yaxis()
-    figure.set_layout_engine("constrained")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    write(figure, path)
