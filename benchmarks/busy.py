@@ -2,6 +2,8 @@
 
 As many processes that do nothing but count run beside the busy cases as the machine has cores. One thread and two take
 turns, so both meet the same machine; the ratio of a case is to one thread, that of ``cost`` is to the quiet time.
+Beside others a call lasts one of a few times, by where the system has put the threads: a median of 15 calls is an accident,
+of hundreds it comes back.
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ def table(device: torch.device, quick: bool) -> Iterator[Row]:
     before = torch.get_num_threads()
     try:
         for name, call in work(quick).items():
-            quiet = _threads(call, quick)
+            quiet = _threads(call, repeats=3 if quick else 15, budget=1 if quick else 4)
             yield from rows_of("busy", f"{name}, quiet", quiet, "1 thread", group="quiet")
             with loops(os.cpu_count() or 2):
-                busy = _threads(call, quick)
+                busy = _threads(call, repeats=3 if quick else 300, budget=1 if quick else 20)
             yield from rows_of("busy", f"{name}, busy", busy, "1 thread", group="busy")
             for threads, m in busy.items():
                 cost = quiet[threads].seconds / m.seconds
@@ -84,7 +86,7 @@ def work(quick: bool) -> dict[str, Callable[[], object]]:
     return calls
 
 
-def _threads(call: Callable[[], object], quick: bool) -> dict[str, Measured]:
+def _threads(call: Callable[[], object], repeats: int, budget: float) -> dict[str, Measured]:
     def on(threads: int) -> Callable[[], object]:
         def run() -> object:
             torch.set_num_threads(threads)
@@ -93,7 +95,7 @@ def _threads(call: Callable[[], object], quick: bool) -> dict[str, Measured]:
         return run
 
     calls = {f"{n} thread{'s' * (n > 1)}": on(n) for n in THREADS}
-    return interleaved(calls, torch.device("cpu"), repeats=3 if quick else 15, budget=1 if quick else 4, memory=False)
+    return interleaved(calls, torch.device("cpu"), repeats, budget, memory=False)
 
 
 @contextmanager

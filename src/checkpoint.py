@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from sdn.checksum import damaged_archive
 from sdn.errors import UserError
 from sdn.named import require_allowed
+from src.meaning import rows_by_token
 from src.paths import resolve
+
+if TYPE_CHECKING:
+    from src.module import SequenceModule
 
 PREVIOUS = "previous.ckpt"
 
@@ -110,8 +114,11 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> str | None:
     return None
 
 
-def load_pretrained(module: nn.Module, path: str | Path, strict: bool = True, ignore: Sequence[str] = ()) -> list[str]:
-    """Copy the weights of a checkpoint into ``module``, leaving out names that contain one of ``ignore``.
+def load_pretrained(
+    module: SequenceModule, path: str | Path, strict: bool = True, ignore: Sequence[str] = ()
+) -> list[str]:
+    """Copy the weights of a checkpoint into ``module``, leaving out names that contain one of ``ignore``; rows of token
+    embeddings go by token where the two vocabularies differ (:mod:`src.meaning`).
 
     Returns the names that keep their fresh values. If ``strict`` these must all be ignored ones and the checkpoint
     must hold no others; weights of another shape are an error in any case unless ignored.
@@ -119,8 +126,11 @@ def load_pretrained(module: nn.Module, path: str | Path, strict: bool = True, ig
     Raises:
         UserError: the weights do not fit.
     """
-    given = load_checkpoint(path)["state_dict"]
+    checkpoint = load_checkpoint(path)
+    given = checkpoint["state_dict"]
     weights = {name: value for name, value in given.items() if not any(part in name for part in ignore)}
+    tokens = (facts.get("tokens") for facts in (checkpoint.get("facts", {}), module.facts()))
+    weights = rows_by_token(module, weights, *tokens, path)
     own = module.state_dict()
     wrong = [n for n, value in weights.items() if n in own and own[n].shape != value.shape]
     missing = [n for n in own if n not in weights]

@@ -19,6 +19,7 @@ from src.dataloaders.base import SequenceData
 from src.dataloaders.check import open_data
 from src.dataloaders.contents import warn_if_changed
 from src.dataloaders.loading import LoaderOptions, Shard, make_loader
+from src.meaning import check_meaning
 from src.module import SequenceModule
 
 SDN = ".neuron.sdn."
@@ -29,11 +30,13 @@ def restore(path: str | Path) -> tuple[SequenceModule, SequenceData]:
     """The module with the weights of ``path``, in evaluation mode, and its data family, prepared.
 
     Raises:
-        UserError: no such checkpoint, a foreign one, one whose weights are NaN or infinite, or missing data.
+        UserError: no such checkpoint, a foreign one, one whose weights are NaN or infinite, missing data, or data that
+            number their tokens or classes otherwise than those it was trained on.
     """
     checkpoint = load_checkpoint(path)
     refuse_nan(checkpoint["state_dict"], path)
     data = open_data(checkpoint["config"]["dataset"])
+    check_meaning(checkpoint.get("facts", {}), data.facts(), path)
     warn_if_changed(checkpoint.get("contents"), data, path)
     return module_of(checkpoint, path, data=data).eval(), data
 

@@ -41,8 +41,9 @@ class ListOps(TokenData):
     """Token ids (B, L <= ``l_max``) with ``<eos>`` at the end, 10 classes, 96,000 / 2,000 / 2,000 expressions.
 
     The vocabulary has 18 entries: ``<pad>``, ``<unk>``, ``<eos>`` and the 15 symbols (ten digits, four operators and
-    the closing bracket, written ``X``) by falling count in the training split. Opening round brackets of LRA's files,
-    which only mirror the tree, are dropped.
+    the closing bracket, written ``X``). Of files they come by falling count in the training split; of generated data in
+    this order, so that every length and seed numbers them alike. Opening round brackets of LRA's files, which only
+    mirror the tree, are dropped.
     """
 
     _name_ = "listops"
@@ -60,6 +61,8 @@ class ListOps(TokenData):
         n_val: int = 2_000,
         n_test: int = 2_000,
         generator_seed: int = 0,
+        min_length: int = 500,
+        max_length: int = 2000,
         data_dir: str | None = None,
         seed: int = 42,
     ) -> None:
@@ -69,6 +72,8 @@ class ListOps(TokenData):
             source: ``lra`` reads LRA's files, ``generated`` makes the data, ``auto`` makes it if there are no files.
             n_train, n_val, n_test: sizes of generated splits; files are read whole.
             generator_seed: of generated data.
+            min_length, max_length: keep generated expressions with min_length < symbols < max_length, by default LRA's.
+                Short ones are learnt first and cheaply; the weights then start a run on long ones.
         """
         super().__init__(data_dir, seed)
         if source not in ("auto", "lra", "generated"):
@@ -77,6 +82,7 @@ class ListOps(TokenData):
         gate.at_least(1, n_train=n_train, n_val=n_val, n_test=n_test)
         self.l_max, self.append_bos, self.append_eos = l_max, append_bos, append_eos
         self.source, self.sizes, self.generator_seed = source, (n_train, n_val, n_test), generator_seed
+        self.law = ListOpsSettings(min_length=min_length, max_length=max_length)
 
     def setup(self) -> None:
         """Open the cache."""
@@ -89,40 +95,43 @@ class ListOps(TokenData):
 
     def _tensors(self) -> dict[str, Tensor]:
         build, source = self._choose_source()
+        generated = isinstance(source, dict)
         settings = {
-            "version": 1,
+            "version": 2 if generated else 1,
             "l_max": self.l_max,
             "append_bos": self.append_bos,
             "append_eos": self.append_eos,
             "source": source,
         }
-        return cached_tensors(self._name_, settings, lambda: self._encode(build()))
+        return cached_tensors(self._name_, settings, lambda: self._encode(build(), generated))
 
     def _choose_source(self) -> tuple[Callable[[], list[Expressions]], Any]:
         """A function that returns the three splits, and what identifies them."""
         paths = [self.data_dir / f"basic_{split}.tsv" for split in _SPLITS]
         absent = [path.name for path in paths if not path.is_file()]
         if self.source == "generated" or (self.source == "auto" and len(absent) == len(paths)):
-            source = {"generator": asdict(ListOpsSettings()), "seed": self.generator_seed, "sizes": self.sizes}
+            source = {"generator": asdict(self.law), "seed": self.generator_seed, "sizes": self.sizes}
             return self._generate, source
+        if self.law != ListOpsSettings():
+            raise UserError(
+                "dataset.min_length and dataset.max_length are of generated expressions; leave them out, or set "
+                "dataset.source=generated"
+            )
         if absent:
             raise missing(f"ListOps' {', '.join(absent)}", self.data_dir, _HOW)
         return lambda: [read_tsv(path) for path in paths], source_stamp(*paths)
 
     def _generate(self) -> list[Expressions]:
         """Consecutive parts of one stream of distinct expressions, so no expression is in two splits."""
-        everything = generate(sum(self.sizes), self.generator_seed)
+        everything = generate(sum(self.sizes), self.generator_seed, self.law)
         bounds = np.cumsum([0, *self.sizes])
         return [everything.part(int(a), int(b)) for a, b in pairwise(bounds)]
 
-    def _encode(self, splits: Sequence[Expressions]) -> dict[str, Tensor]:
+    def _encode(self, splits: Sequence[Expressions], generated: bool) -> dict[str, Tensor]:
         """Vocabulary ids of every split, cut to ``l_max``, with the special tokens around them."""
         room = self.l_max - self.append_bos - self.append_eos
-        counts = np.zeros(len(SYMBOLS), np.int64)
-        for expression in splits[0]:
-            counts += np.bincount(expression[:room], minlength=len(SYMBOLS))
-        seen = {SYMBOLS[i]: int(counts[i]) for i in np.flatnonzero(counts)}
-        vocab = Vocab.from_counts(seen, specials(self.append_bos, self.append_eos))
+        special = specials(self.append_bos, self.append_eos)
+        vocab = Vocab([*special, *SYMBOLS]) if generated else Vocab.from_counts(_counts(splits[0], room), special)
         ids = np.array([vocab.ids.get(spelling, vocab[UNK]) for spelling in SYMBOLS], np.uint8)
         head = np.array([vocab[BOS]] if self.append_bos else [], np.uint8)
         tail = np.array([vocab[EOS]] if self.append_eos else [], np.uint8)
@@ -133,6 +142,14 @@ class ListOps(TokenData):
             tensors[f"{name}_ends"] = torch.from_numpy(np.cumsum([len(row) for row in rows]))
             tensors[f"{name}_value"] = torch.from_numpy(split.values)
         return tensors
+
+
+def _counts(expressions: Expressions, room: int) -> dict[str, int]:
+    """How often each symbol that comes at all comes in the first ``room`` of every expression."""
+    counts = np.zeros(len(SYMBOLS), np.int64)
+    for expression in expressions:
+        counts += np.bincount(expression[:room], minlength=len(SYMBOLS))
+    return {SYMBOLS[i]: int(counts[i]) for i in np.flatnonzero(counts)}
 
 
 def read_tsv(path: Path) -> Expressions:

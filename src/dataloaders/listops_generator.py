@@ -39,6 +39,7 @@ SYMBOLS = (*(str(digit) for digit in range(10)), *OPERATORS, "X")
 
 _OPERATOR_PROBABILITY = 0.25
 _BLOCK = 1 << 14
+_LONGEST = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class ListOpsSettings:
                 f"ListOps keeps lengths with min_length < length < max_length, "
                 f"but none lies between {self.min_length} and {self.max_length}"
             )
+        if self.max_length > _LONGEST:
+            raise UserError(f"ListOps keeps lengths up to {_LONGEST:,}, not {self.max_length:,}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from models.spike.shipped import names
 from sdn.errors import UserError
 from src.dataloaders.base import SequenceData
 from src.dataloaders.check import open_data
+from src.meaning import check_meaning
 from src.registry import REGISTRY
 
 
@@ -18,7 +19,7 @@ def open_network(source: str) -> tuple[Network, SequenceData]:
     A network file names its data set, of which only those of this repository are opened.
 
     Raises:
-        UserError: it cannot be read, or its data cannot be had.
+        UserError: it cannot be read, or its data cannot be had or number tokens or classes otherwise.
     """
     if not (source.endswith(".safetensors") or (source in names() and not Path(source).exists())):
         from src.export import network_of, run_facts
@@ -30,4 +31,6 @@ def open_network(source: str) -> tuple[Network, SequenceData]:
     name = network.facts.get("dataset")
     if not isinstance(name, str) or name not in REGISTRY["dataset"]:
         raise UserError(f"{source} names no data set of this repository; export the checkpoint, which knows its data")
-    return network, open_data({**(network.facts.get("dataset_options") or {}), "_name_": name})
+    data = open_data({**(network.facts.get("dataset_options") or {}), "_name_": name})
+    check_meaning(network.facts, data.facts(), source)
+    return network, data

@@ -47,7 +47,7 @@ def read_tables(results: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """The tables of ``results/tables.yaml`` by name.
 
     Raises:
-        UserError: the file cannot be read or a table lacks columns or rows.
+        UserError: the file cannot be read, a table lacks columns or rows, or asks for two pictures.
     """
     path = results / "tables.yaml"
     try:
@@ -57,6 +57,8 @@ def read_tables(results: Path = RESULTS) -> dict[str, dict[str, Any]]:
     for name, table in tables.items():
         if not isinstance(table, dict) or not table.get("columns") or not {"rows", "benchmark"} & table.keys():
             raise UserError(f"{path}: the table {name} needs columns and rows, or a benchmark")
+        if {"curve", "dots"} <= table.keys():
+            raise UserError(f"{path}: the table {name} has one picture; give it curve or dots, not both")
         for column in table["columns"]:
             if not isinstance(column, dict) or not {"head", "show"} <= column.keys():
                 raise UserError(f"{path}: a column of {name} needs head and show, not {column}")

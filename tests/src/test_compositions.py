@@ -32,6 +32,8 @@ ADDED: dict[str, Any] = {
     "train.peer_timeout": 10,
     "model.layer.surrogate": "triangle",
     "model.layer.width": None,
+    "dataset.min_length": 500,
+    "dataset.max_length": 2000,
 }
 """Keys that came later; their value changes nothing."""
 

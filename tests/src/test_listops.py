@@ -90,6 +90,8 @@ def test_golden_beginning():
 def test_impossible_settings_are_refused():
     with pytest.raises(UserError, match="none lies between"):
         ListOpsSettings(min_length=10, max_length=11)
+    with pytest.raises(UserError, match="lengths up to 1,000,000"):
+        ListOpsSettings(max_length=10**20)
     with pytest.raises(UserError, match="gave no new expression"):
         generate(401, settings=ListOpsSettings(max_depth=2, max_args=2, min_length=3, max_length=5), progress=False)
 
@@ -103,7 +105,7 @@ def test_generated_family():
     data.setup()
     assert [len(part) for part in (data.train, data.val, data.test)] == [60, 7, 8]
     assert data.n_tokens == 18
-    assert data.vocab.tokens[:4] == ("<pad>", "<unk>", "<eos>", "X")
+    assert data.vocab.tokens == ("<pad>", "<unk>", "<eos>", *SYMBOLS)
     rows = {tuple(data.train[i][0].tolist()) for i in range(60)}
     rows |= {tuple(part[i][0].tolist()) for part in (data.val, data.test) for i in range(len(part))}
     assert len(rows) == 75
@@ -113,6 +115,16 @@ def test_generated_family():
         assert row[length - 1] == 2
         assert (row[length:] == 0).all()
         assert evaluate(data.vocab.decode(row[: length - 1]))[0] == target
+
+
+def test_lengths_of_generated_expressions():
+    data = ListOps(**SMALL, min_length=5, max_length=20)
+    data.prepare()
+    data.setup()
+    lengths = [len(part[i][0]) - 1 for part in (data.train, data.val, data.test) for i in range(len(part))]
+    assert 5 < min(lengths) <= max(lengths) < 20
+    with pytest.raises(UserError, match="none lies between"):
+        ListOps(min_length=20, max_length=20)
 
 
 TSV = {
@@ -128,6 +140,12 @@ def write_tsv(folder: Path, **changed: str | None) -> Path:
         if content is not None:
             (folder / f"basic_{split}.tsv").write_bytes(content.encode())
     return folder
+
+
+def test_lengths_are_not_of_files(tmp_path: Path):
+    data = ListOps(data_dir=str(write_tsv(tmp_path / "lra")), min_length=10)
+    with pytest.raises(UserError, match="of generated expressions"):
+        data.prepare()
 
 
 def test_files_of_lra(tmp_path: Path):

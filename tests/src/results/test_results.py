@@ -115,6 +115,9 @@ def test_dots_are_the_figures_of_the_finished_runs(results):
     tables.write_text(TABLES.replace("curve: val/accuracy", "dots: [test/nothing]"))
     with pytest.raises(UserError, match="no figure test/nothing"):
         pages.rebuild(results, (results / "README.md",))
+    tables.write_text(TABLES.replace("curve: val/accuracy", "curve: val/accuracy\n  dots: [test/accuracy]"))
+    with pytest.raises(UserError, match="has one picture"):
+        pages.rebuild(results, (results / "README.md",))
 
 
 def test_what_is_kept_names_no_place_of_the_machine(results):
