@@ -222,7 +222,7 @@ def _fitted(
 ) -> SDNNeuron:
     from .weights import load_reduced
 
-    network = sdn if isinstance(sdn, ReducedSDN) else load_reduced(sdn or check_tau(tau), tau=tau)
+    network = sdn if isinstance(sdn, ReducedSDN) else load_reduced(check_tau(tau) if sdn is None else sdn, tau=tau)
     return SDNNeuron(network, surrogate, width)
 
 

@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from sdn.errors import UserError
+from src.dataloaders import gate
 from src.dataloaders import pathfinder_generator as generator
 from src.dataloaders.base import SequenceData, missing, random_split
 from src.dataloaders.cache import fingerprint, source_stamp
@@ -80,6 +81,8 @@ class Pathfinder(SequenceData):
             raise UserError(f"dataset.source is auto, lra or generated, not {source!r}")
         if min(val_split, test_split) < 0 or val_split + test_split >= 1:
             raise UserError("dataset.val_split and dataset.test_split are shares that leave something to train on")
+        if n_samples is not None:
+            gate.at_least(1, n_samples=n_samples)
         if contour_length not in _LEVELS:
             raise UserError(f"dataset.contour_length is one of {', '.join(map(str, _LEVELS))}, not {contour_length}")
         self.settings = generator.settings_for(resolution, contour_length, law)
@@ -123,7 +126,7 @@ class Pathfinder(SequenceData):
         return self._build_lra(folder, metadata)
 
     def _build_generated(self) -> Path:
-        n = self.n_samples or _GENERATED
+        n = _GENERATED if self.n_samples is None else self.n_samples
         settings = {"version": 2, "generator": asdict(self.settings), "seed": self.generator_seed, "n": n}
 
         def make(start: int, stop: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from sdn import weights
 from sdn.errors import UserError
 from sdn.fitting.reduce import reduce
 from sdn.network import SDN, ReducedSDN, reduced_shapes
+from sdn.neurons import make_neuron
 from sdn.weights import load_reduced, pretrained_taus, save_reduced
 
 
@@ -66,6 +67,8 @@ def test_missing_file_and_folder(tmp_path):
         load_reduced(tmp_path / "none.safetensors")
     with pytest.raises(UserError, match="is a folder; name the file"):
         load_reduced(tmp_path)
+    with pytest.raises(UserError, match="is a folder; name the file"):  # an empty name is no wish for the default
+        make_neuron("sdn", weights="")
 
 
 @pytest.mark.parametrize(

@@ -393,3 +393,9 @@ def test_image_of_another_size(tmp_path: Path):
     Image.fromarray(np.zeros((16, 32), np.uint8)).save(folder / "imgs/2/sample_0.png")
     with pytest.raises(UserError, match="is 32 x 16 pixels, expected 32 x 32"):
         lra(tmp_path).prepare()
+
+
+@pytest.mark.parametrize("n", [0, -1, True])
+def test_a_number_of_images_that_is_none_is_refused(n: int):
+    with pytest.raises(UserError, match="n_samples is a whole number, 1 or more"):
+        Pathfinder(n_samples=n)
