@@ -2,8 +2,8 @@
 
 As many processes that do nothing but count run beside the busy cases as the machine has cores. One thread and two take
 turns, so both meet the same machine; the ratio of a case is to one thread, that of ``cost`` is to the quiet time.
-Beside others a call lasts one of a few times, by where the system has put the threads: a median of 15 calls is an accident,
-of hundreds it comes back.
+Beside others a call lasts one of a few times, by where the system has put the threads: a median of 15 calls is an
+accident, of hundreds it comes back.
 """
 
 from __future__ import annotations
