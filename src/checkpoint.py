@@ -129,8 +129,8 @@ def load_pretrained(
     checkpoint = load_checkpoint(path)
     given = checkpoint["state_dict"]
     weights = {name: value for name, value in given.items() if not any(part in name for part in ignore)}
-    tokens = (facts.get("tokens") for facts in (checkpoint.get("facts", {}), module.facts()))
-    weights = rows_by_token(module, weights, *tokens, path)
+    trained = checkpoint.get("facts", {})
+    weights = rows_by_token(module, weights, trained.get("tokens"), module.facts().get("tokens"), path)
     own = module.state_dict()
     wrong = [n for n, value in weights.items() if n in own and own[n].shape != value.shape]
     missing = [n for n in own if n not in weights]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +77,18 @@ def rows_by_token(
             "train.ignore_pretrained_layers=[encoder]"
         )
     placed = dict(weights)
+    here, there = map(list, zip(*known, strict=True))
     for name, part in module.named_modules():
         key = f"{name}.weight"
-        if isinstance(part, nn.Embedding) and key in weights and len(weights[key]) == len(trained):
-            rows = part.weight.detach().clone()
-            if rows.shape[1:] == weights[key].shape[1:] and len(rows) == len(tokens):
-                here, there = zip(*known, strict=True)
-                rows[list(here)] = weights[key][list(there)].to(rows)
-                placed[key] = rows
-                fresh = f"; {len(tokens) - len(known):,} it has not met start fresh" if len(known) < len(tokens) else ""
-                log.info(
-                    "%s: rows of %s by token, %s of %s%s", source, key, f"{len(known):,}", f"{len(tokens):,}", fresh
-                )
+        given = weights.get(key)
+        if not isinstance(part, nn.Embedding) or given is None:
+            continue
+        rows = part.weight.detach().clone()
+        if (given.shape[0], *rows.shape) != (len(trained), len(tokens), *given.shape[1:]):
+            continue  # not of tokens, or of another width, which is told where shapes are compared
+        rows[here] = given[there].to(rows)
+        placed[key] = rows
+        log.info("%s: rows of %s by token, %d of %d known to it", source, key, len(known), len(tokens))
     return placed
 
 
@@ -97,7 +98,4 @@ def _of_clusters(module: nn.Module) -> list[str]:
 
 
 def _first_difference(before: Sequence[str], now: Sequence[str]) -> int | None:
-    for place in range(max(len(before), len(now))):
-        if list(before[place : place + 1]) != list(now[place : place + 1]):
-            return place
-    return None
+    return next((place for place, (a, b) in enumerate(zip_longest(before, now)) if a != b), None)

@@ -87,29 +87,36 @@ class ListOps(TokenData):
     def setup(self) -> None:
         """Open the cache."""
         tensors = self.open_vocab()
-        generated = isinstance(self._choose_source()[1], dict)
-        log.info("ListOps: expressions %s", "generated here" if generated else f"of Long Range Arena, {self.data_dir}")
+        origin = "generated here" if self.generated else f"of Long Range Arena, {self.data_dir}"
+        log.info("ListOps: expressions %s", origin)
         self.train, self.val, self.test = (
             RaggedSet(*(tensors[f"{split}_{part}"] for part in ("flat", "ends", "value"))) for split in _SPLITS
         )
 
     def _tensors(self) -> dict[str, Tensor]:
         build, source = self._choose_source()
-        generated = isinstance(source, dict)
         settings = {
-            "version": 2 if generated else 1,
+            "version": 2 if self.generated else 1,
             "l_max": self.l_max,
             "append_bos": self.append_bos,
             "append_eos": self.append_eos,
             "source": source,
         }
-        return cached_tensors(self._name_, settings, lambda: self._encode(build(), generated))
+        return cached_tensors(self._name_, settings, lambda: self._encode(build()))
+
+    @property
+    def paths(self) -> list[Path]:
+        """LRA's files, whether they are there or not."""
+        return [self.data_dir / f"basic_{split}.tsv" for split in _SPLITS]
+
+    @property
+    def generated(self) -> bool:
+        """Whether the expressions are made here instead of read."""
+        return self.source == "generated" or (self.source == "auto" and not any(map(Path.is_file, self.paths)))
 
     def _choose_source(self) -> tuple[Callable[[], list[Expressions]], Any]:
         """A function that returns the three splits, and what identifies them."""
-        paths = [self.data_dir / f"basic_{split}.tsv" for split in _SPLITS]
-        absent = [path.name for path in paths if not path.is_file()]
-        if self.source == "generated" or (self.source == "auto" and len(absent) == len(paths)):
+        if self.generated:
             source = {"generator": asdict(self.law), "seed": self.generator_seed, "sizes": self.sizes}
             return self._generate, source
         if self.law != ListOpsSettings():
@@ -117,9 +124,9 @@ class ListOps(TokenData):
                 "dataset.min_length and dataset.max_length are of generated expressions; leave them out, or set "
                 "dataset.source=generated"
             )
-        if absent:
+        if absent := [path.name for path in self.paths if not path.is_file()]:
             raise missing(f"ListOps' {', '.join(absent)}", self.data_dir, _HOW)
-        return lambda: [read_tsv(path) for path in paths], source_stamp(*paths)
+        return lambda: [read_tsv(path) for path in self.paths], source_stamp(*self.paths)
 
     def _generate(self) -> list[Expressions]:
         """Consecutive parts of one stream of distinct expressions, so no expression is in two splits."""
@@ -127,11 +134,11 @@ class ListOps(TokenData):
         bounds = np.cumsum([0, *self.sizes])
         return [everything.part(int(a), int(b)) for a, b in pairwise(bounds)]
 
-    def _encode(self, splits: Sequence[Expressions], generated: bool) -> dict[str, Tensor]:
+    def _encode(self, splits: Sequence[Expressions]) -> dict[str, Tensor]:
         """Vocabulary ids of every split, cut to ``l_max``, with the special tokens around them."""
         room = self.l_max - self.append_bos - self.append_eos
         special = specials(self.append_bos, self.append_eos)
-        vocab = Vocab([*special, *SYMBOLS]) if generated else Vocab.from_counts(_counts(splits[0], room), special)
+        vocab = Vocab([*special, *SYMBOLS]) if self.generated else Vocab.from_counts(_counts(splits[0], room), special)
         ids = np.array([vocab.ids.get(spelling, vocab[UNK]) for spelling in SYMBOLS], np.uint8)
         head = np.array([vocab[BOS]] if self.append_bos else [], np.uint8)
         tail = np.array([vocab[EOS]] if self.append_eos else [], np.uint8)
