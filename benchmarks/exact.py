@@ -1,7 +1,7 @@
 """Exact table: the fused exact neuron against the surrogate it replaces, over lengths of 1 K to 16 K.
 
-``sltt`` computes the recurrence, the SDN predicts it by 153 weights: fused as here, and as released, by three
-convolutions. The same gradient for all; batch 64 x 512 neurons on a GPU, 1 x 512 on a CPU.
+``sltt`` computes the recurrence, the SDN predicts it by 151 weights: fused as here, and as released, by three
+convolutions of 153. The same gradient for all; batch 64 x 512 neurons on a GPU, 1 x 512 on a CPU.
 """
 
 from __future__ import annotations

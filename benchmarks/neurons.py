@@ -11,9 +11,8 @@ from torch import Tensor
 
 from sdn.lif import lif_reference
 from sdn.neurons import make_neuron
-from sdn.weights import load_reduced
 
-from .reference import EagerSDN
+from .reference import EagerSDN, released_size
 from .rows import Row, rows_of
 from .timing import interleaved
 
@@ -31,7 +30,7 @@ class Candidate:
 def candidates(device: torch.device) -> dict[str, Candidate]:
     """Every neuron that can be had here, by name; "naive loop" takes one Python step a time step."""
     found = {
-        "eager SDN": Candidate(EagerSDN(load_reduced(TAU)).to(device)),
+        "eager SDN": Candidate(EagerSDN(released_size(TAU)).to(device)),
         "fused SDN": Candidate(make_neuron("sdn", TAU).to(device)),
         "sltt": Candidate(make_neuron("sltt", TAU).to(device)),
         "bptt": Candidate(make_neuron("bptt", TAU).to(device)),

@@ -13,8 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdn.fitting.construct import construct
 from sdn.network import ReducedSDN
 from sdn.surrogate import spike
+
+
+def released_size(tau: float) -> ReducedSDN:
+    """An SDN of the released one's size (one layer, 8 channels, window 8); what it costs hangs on nothing else."""
+    return construct(tau).float()
 
 
 class EagerSDN(nn.Module):

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from models.spike.ssm import SpikingSSM
-from sdn.weights import load_reduced
 
 from .neurons import TAU
-from .reference import EagerSDN, ReferenceNetwork
+from .reference import EagerSDN, ReferenceNetwork, released_size
 from .rows import Row, rows_of
 from .timing import interleaved
 
@@ -93,7 +92,7 @@ def _pass(network: nn.Module, shape: Shape, device: torch.device) -> Callable[[]
 
 
 def _reference(shape: Shape, device: torch.device) -> Callable[[], None]:
-    neuron = EagerSDN(load_reduced(TAU))
+    neuron = EagerSDN(released_size(TAU))
     network = ReferenceNetwork(shape.n_layers, shape.d_model, shape.d_state, neuron, shape.bidirectional, shape.dropout)
     return _train(network, shape, device, fused=False)
 

@@ -10,7 +10,8 @@ The first layer's window ends at t - 1, so mem_t depends on x_{t-k} .. x_{t-1} o
 What lies before the first input is zero: mem_0 comes from the biases alone.
 
 :class:`SDN` is what is fitted (193 weights at d = 8, k = 8); :class:`ReducedSDN` is the same function with everything
-linear multiplied out (153 weights), made by :func:`sdn.fitting.reduce.reduce` and used inside spiking networks.
+linear multiplied out (153 weights; 151 with two layers at d = 6, k = 4), made by :func:`sdn.fitting.reduce.reduce`
+and used inside spiking networks.
 """
 
 from __future__ import annotations
@@ -148,6 +149,15 @@ class ReducedSDN(nn.Module):
         """``(conv_weight, conv_bias, mix_weight, mix_bias)`` of each layer in turn."""
         for i in range(self.n_layers):
             yield tuple(getattr(self, name + _suffix(i)) for name in _LAYER)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """d, k and the number of layers."""
+        return self.d_model, self.kernel_size, self.n_layers
+
+    def flat(self) -> Tensor:
+        """All weights as one vector ``(n_weights,)``, in the order of the buffers: what the fast kernels take."""
+        return torch.cat([buffer.detach().reshape(-1) for buffer in self.buffers()])
 
     @property
     def receptive_field(self) -> int:

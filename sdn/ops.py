@@ -93,11 +93,11 @@ def surrogate(
 ) -> Tensor:
     """Spikes of the surrogate: mem from ``network`` at x = I / v_th, s = H(mem + x - 1), mem a constant to gradients.
 
-    ``current (..., H, L)`` of any float type, ``v_th`` and ``surrogate`` as in :func:`lif`. A network of one layer is
-    one fused pass; deeper ones run layer by layer, and a warning says so once.
+    ``current (..., H, L)`` of any float type, ``v_th`` and ``surrogate`` as in :func:`lif`. A network of one or two
+    layers is one fused pass; deeper ones run layer by layer, and a warning says so once.
     """
     _check(current, "hard")
-    fused = network.n_layers == 1
+    fused = network.n_layers <= 2
     if not fused:
         _say_deep()
     dual = _is_differentiated(current, v_th)
@@ -107,16 +107,15 @@ def surrogate(
             mem = network(x.detach())
         return spike(mem + x - 1, surrogate).to(current.dtype)
     dtype = _real(current)
-    weights = [tensor.detach().to(dtype) for tensor in next(network.layer_tensors())]
-    weights += [network.out_weight.detach().to(dtype), network.out_bias.detach().to(dtype)]
+    weights = network.flat().to(dtype)
     threshold = None if v_th is None else _per_channel(v_th, current)
     keep = torch.is_grad_enabled() and (current.requires_grad or (threshold is not None and threshold.requires_grad))
-    return _surrogate(current.contiguous(), threshold, *weights, keep, *surrogate)[0]
+    return _surrogate(current.contiguous(), threshold, weights, network.sizes, keep, *surrogate)[0]
 
 
 @functools.cache
 def _say_deep() -> None:
-    warnings.warn("an SDN of several layers runs layer by layer: only one layer has a fast kernel", stacklevel=3)
+    warnings.warn("an SDN of more than two layers runs layer by layer: it has no fast kernel", stacklevel=3)
 
 
 # ------------------------------------------------------------------------------------------------------------ arguments
@@ -279,27 +278,20 @@ torch.library.register_autograd("sdn::lif_backward", _refuse_twice)
 
 @_operator(
     "sdn::surrogate("
-    "Tensor current, Tensor? v_th, Tensor conv_weight, Tensor conv_bias, Tensor mix_weight, Tensor mix_bias,"
-    " Tensor out_weight, Tensor out_bias, bool keep_mem, str surrogate='triangle', float width=1.0) -> (Tensor, Tensor)"
+    "Tensor current, Tensor? v_th, Tensor weights, int[] sizes, bool keep_mem, str surrogate='triangle',"
+    " float width=1.0) -> (Tensor, Tensor)"
 )
-def _surrogate(
-    current, v_th, conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias, keep_mem,
-    surrogate="triangle", width=1.0,
-):  # fmt: skip
+def _surrogate(current, v_th, weights, sizes, keep_mem, surrogate="triangle", width=1.0):
     if v_th is not None:
         check_threshold(v_th)
-    weights = conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias
-    s, mem = kernels.pick(current.device.type).sdn_forward(_rows(current), v_th, *weights, keep_mem)
+    s, mem = kernels.pick(current.device.type).sdn_forward(_rows(current), v_th, weights, sizes, keep_mem)
     return s.view(current.shape), mem
 
 
 @torch.library.register_fake("sdn::surrogate")
-def _(
-    current, v_th, conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias, keep_mem,
-    surrogate="triangle", width=1.0,
-):  # fmt: skip
+def _(current, v_th, weights, sizes, keep_mem, surrogate="triangle", width=1.0):
     rows = math.prod(current.shape[:-1]) if keep_mem else 0
-    return current.new_empty(current.shape), conv_weight.new_empty(rows, current.shape[-1])
+    return current.new_empty(current.shape), weights.new_empty(rows, current.shape[-1])
 
 
 @_operator(
@@ -320,7 +312,7 @@ def _(grad, current, mem, v_th, want_sums, surrogate, width):
 
 def _surrogate_save(ctx, inputs, output) -> None:
     ctx.save_for_backward(inputs[0], output[1], inputs[1])
-    ctx.surrogate = inputs[9:]
+    ctx.surrogate = inputs[5:]
     ctx.mark_non_differentiable(output[1])
 
 
@@ -328,7 +320,8 @@ def _surrogate_gradients(ctx, grad, *_):
     current, mem, v_th = ctx.saved_tensors
     want_sums = v_th is not None and ctx.needs_input_grad[1]
     d_current, sums = _surrogate_backward(grad.contiguous(), current, mem, v_th, want_sums, *ctx.surrogate)
-    return d_current, _over_batch(sums, v_th.numel()) if want_sums else None, *(None,) * 9
+    d_v_th = _over_batch(sums, v_th.numel()) if want_sums else None
+    return d_current, d_v_th, *(None,) * 5
 
 
 torch.library.register_autograd("sdn::surrogate", _surrogate_gradients, setup_context=_surrogate_save)

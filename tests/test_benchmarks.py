@@ -16,12 +16,12 @@ import benchmarks.__main__
 import models.spike
 from benchmarks import busy, conditions, gpu, neuromorphic, step, stream, stream_candidates
 from benchmarks.neurons import candidates
-from benchmarks.reference import EagerSDN, ReferenceNetwork
+from benchmarks.reference import EagerSDN, ReferenceNetwork, released_size
 from benchmarks.rows import Row, draw, rows_of, show, write_csv
 from benchmarks.timing import Measured, interleaved, peak_memory
 from models.spike.ssm import SpikingSSM
 from sdn.errors import UserError
-from sdn.weights import load_reduced
+from sdn.neurons import SDNNeuron
 
 CPU = torch.device("cpu")
 
@@ -29,8 +29,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_the_reference_composition_is_our_network(bidirectional):
     torch.manual_seed(0)
-    theirs = ReferenceNetwork(2, 12, 8, EagerSDN(load_reduced(0.125)), bidirectional).double().eval()
-    layer = {"d_state": 8, "bidirectional": bidirectional, "neuron": "sdn"}
+    theirs = ReferenceNetwork(2, 12, 8, EagerSDN(released_size(0.125)), bidirectional).double().eval()
+    layer = {"d_state": 8, "bidirectional": bidirectional, "neuron": SDNNeuron(released_size(0.125))}
     ours = SpikingSSM(12, 2, prenorm=False, postnorm="legacy", layer=layer).double().eval()
     with torch.no_grad():
         for mine, other in zip(ours.layers, theirs.layers, strict=True):

@@ -330,10 +330,10 @@ def forward(
     """Convolution and neuron, ``out (B, L, H)`` of ``x (B, L, H)``, of which sample b has ``lengths[b]`` steps.
 
     Task q is the pair of samples q % pairs of the channel block q // pairs. ``kind``, ``tau``, ``u_r``, ``sdn`` and its
-    ``sizes`` d, k and :func:`models.spike.neuron_kernels.room`: the neuron.
+    ``sizes`` d, k, layers and :func:`models.spike.neuron_kernels.room`: the neuron.
     """
     B = lengths.size
-    pairs, buf, work = (B + 1) // 2, aligned(n * STEP, x.dtype), aligned(sizes[2], x.dtype)
+    pairs, buf, work = (B + 1) // 2, aligned(n * STEP, x.dtype), aligned(sizes[3], x.dtype)
     for q in range(first, last):
         block, pair = q // pairs, q % pairs
         channel, kernel = block * WIDTH, block * n * STEP

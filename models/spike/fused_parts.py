@@ -27,30 +27,28 @@ class Inner(NamedTuple):
     through_time: bool
     psi: tuple
     network: np.ndarray
-    sizes: tuple[int, int, int]
+    sizes: tuple[int, int, int, int]
 
 
 def outside(real: type) -> Inner:
     """The pass ends with the current; a module takes it from there."""
-    return Inner(CURRENT, False, (0, real(1), real(1)), np.empty(0, real), (0, 0, 0))
+    return Inner(CURRENT, False, (0, real(1), real(1)), np.empty(0, real), (0, 0, 0, 0))
 
 
 def runs_inside(neuron: nn.Module) -> bool:
     """Whether :func:`inside` knows ``neuron``."""
-    return type(neuron) is LIF or (type(neuron) is SDNNeuron and neuron.sdn.n_layers == 1)
+    return type(neuron) in (LIF, SDNNeuron)
 
 
 def inside(neuron: nn.Module, real: type) -> Inner:
-    """A leaky neuron, or an SDN of one layer."""
+    """A leaky neuron, or an SDN."""
     assert isinstance(neuron, (LIF, SDNNeuron))  # so :func:`runs_inside` says
     psi = psi_arguments(neuron.surrogate, np.dtype(real))
     if isinstance(neuron, LIF):
         kind = SOFT if neuron.reset == "soft" else HARD
-        return Inner(kind, neuron.gradient == "bptt", psi, np.empty(0, real), (0, 0, 0))
-    weights = [*next(neuron.sdn.layer_tensors()), neuron.sdn.out_weight, neuron.sdn.out_bias]
-    d, k = len(weights[1]), weights[0].numel() // len(weights[1])
-    flattened = np.concatenate([weight.detach().reshape(-1).numpy().astype(real) for weight in weights])
-    return Inner(NETWORK, False, psi, flattened, (d, k, room(d, k)))
+        return Inner(kind, neuron.gradient == "bptt", psi, np.empty(0, real), (0, 0, 0, 0))
+    sizes = neuron.sdn.sizes
+    return Inner(NETWORK, False, psi, neuron.sdn.flat().numpy().astype(real), (*sizes, room(*sizes)))
 
 
 # ---------------------------------------------------------------------------------------------------------- convolution

@@ -14,7 +14,7 @@ from .compiled import jit
 
 STEP = 2 * WIDTH
 CURRENT, HARD, SOFT, NETWORK = range(4)
-"""What follows the convolution: nothing yet, an exact neuron with that reset, an SDN of one layer."""
+"""What follows the convolution: nothing yet, an exact neuron with that reset, an SDN."""
 
 
 @jit
@@ -24,7 +24,7 @@ def respond(buf, half, out, row, kind, tau, u_r, sdn, sizes, channel, work, L, H
         for t in range(L):
             store(out, row + t * H, load(buf, t * STEP + half * WIDTH))
     elif kind == NETWORK:
-        _network(buf, half, out, row, sdn, sizes[0], sizes[1], work, L, H)
+        _network(buf, half, out, row, sdn, sizes, work, L, H)
     else:
         _leaky(buf, half, out, row, load(tau, channel), load(u_r, channel), kind == SOFT, L, H)
 
@@ -65,51 +65,104 @@ def _two_by_four(weights, first, second, count, source, at, stride, a, b):
 
 
 @jit
-def _four(source, at, gap, sdn, d, k, work):
-    """mem of 4 steps, from the vectors x of the k steps before the first on, ``gap`` numbers apart in ``source``."""
-    zero = splat(sdn.dtype.type(0))
-    mix = d * k + d
-    out = mix + d * d + d
-    for c in range(0, d, 2):
-        other = min(c + 1, d - 1)
-        a, b = broadcast(sdn, d * k + c), broadcast(sdn, d * k + other)
-        a0, a1, a2, a3, b0, b1, b2, b3 = _two_by_four(sdn, c * k, other * k, k, source, at, (gap, gap), a, b)
-        place = 4 * c * WIDTH
-        store(work, place, _relu(a0, zero))
-        store(work, place + WIDTH, _relu(a1, zero))
-        store(work, place + 2 * WIDTH, _relu(a2, zero))
-        store(work, place + 3 * WIDTH, _relu(a3, zero))
-        store(work, place + 4 * WIDTH, _relu(b0, zero))
-        store(work, place + 5 * WIDTH, _relu(b1, zero))
-        store(work, place + 6 * WIDTH, _relu(b2, zero))
-        store(work, place + 7 * WIDTH, _relu(b3, zero))
+def _each_by_four(weights, first, second, count, source, at, other, a, b):
+    """The same where the two have inputs of their own, the second's at ``other``; all are neighbours."""
+    a0, a1, a2, a3, b0, b1, b2, b3 = a, a, a, a, b, b, b, b
+    for i in range(count):
+        v, w, p, q = broadcast(weights, first + i), broadcast(weights, second + i), at + i * WIDTH, other + i * WIDTH
+        a0, b0 = fma(v, load(source, p), a0), fma(w, load(source, q), b0)
+        a1, b1 = fma(v, load(source, p + WIDTH), a1), fma(w, load(source, q + WIDTH), b1)
+        a2, b2 = fma(v, load(source, p + 2 * WIDTH), a2), fma(w, load(source, q + 2 * WIDTH), b2)
+        a3, b3 = fma(v, load(source, p + 3 * WIDTH), a3), fma(w, load(source, q + 3 * WIDTH), b3)
+    return a0, a1, a2, a3, b0, b1, b2, b3
+
+
+@jit
+def _keep(work, c, other, zero, a0, a1, a2, a3, b0, b1, b2, b3, at, gap):
+    """Channels c and ``other`` of 4 steps, rectified, from ``at`` on; ``gap`` numbers from channel to channel."""
+    place = at + c * gap
+    store(work, place, _relu(a0, zero))
+    store(work, place + WIDTH, _relu(a1, zero))
+    store(work, place + 2 * WIDTH, _relu(a2, zero))
+    store(work, place + 3 * WIDTH, _relu(a3, zero))
+    place = at + other * gap
+    store(work, place, _relu(b0, zero))
+    store(work, place + WIDTH, _relu(b1, zero))
+    store(work, place + 2 * WIDTH, _relu(b2, zero))
+    store(work, place + 3 * WIDTH, _relu(b3, zero))
+
+
+@jit
+def _four(source, at, gap, sdn, sizes, work):
+    """mem of 4 steps, from the vectors x of the k steps before the first on, ``gap`` numbers apart in ``source``.
+
+    ``work`` has a room of 4 steps a channel, and for every layer but the last one of k - 1 + 4: what it handed on
+    before these steps, and in them.
+    """
+    d, k, layers = sizes[0], sizes[1], sizes[2]
+    zero, hold, rooms = splat(sdn.dtype.type(0)), 4 * WIDTH, d * 4 * WIDTH
+    size, width = d * (k + d + 2), (k + 3) * WIDTH
+    for layer in range(layers):
+        conv, mix = layer * size, layer * size + d * k + d
+        last, h = layer + 1 == layers, rooms + layer * d * width
+        for c in range(0, d, 2):
+            other = min(c + 1, d - 1)
+            a, b = broadcast(sdn, conv + d * k + c), broadcast(sdn, conv + d * k + other)
+            v, w = conv + c * k, conv + other * k
+            if layer == 0:
+                a0, a1, a2, a3, b0, b1, b2, b3 = _two_by_four(sdn, v, w, k, source, at, (gap, gap), a, b)
+            else:
+                before = h - d * width
+                a0, a1, a2, a3, b0, b1, b2, b3 = _each_by_four(
+                    sdn, v, w, k, work, before + c * width, before + other * width, a, b
+                )
+            _keep(work, c, other, zero, a0, a1, a2, a3, b0, b1, b2, b3, 0, hold)
+        if last:
+            continue
+        for c in range(0, d, 2):
+            other = min(c + 1, d - 1)
+            a, b = broadcast(sdn, mix + d * d + c), broadcast(sdn, mix + d * d + other)
+            a0, a1, a2, a3, b0, b1, b2, b3 = _two_by_four(
+                sdn, mix + c * d, mix + other * d, d, work, 0, (hold, WIDTH), a, b
+            )
+            _keep(work, c, other, zero, a0, a1, a2, a3, b0, b1, b2, b3, h + (k - 1) * WIDTH, width)
+    out, mix = layers * size, layers * size - d * (d + 1)
     m0 = broadcast(sdn, out + d)
     m1, m2, m3 = m0, m0, m0
     for c in range(0, d, 2):
         other = min(c + 1, d - 1)
-        a, b, gaps = broadcast(sdn, mix + d * d + c), broadcast(sdn, mix + d * d + other), (4 * WIDTH, WIDTH)
-        a0, a1, a2, a3, b0, b1, b2, b3 = _two_by_four(sdn, mix + c * d, mix + other * d, d, work, 0, gaps, a, b)
+        a, b = broadcast(sdn, mix + d * d + c), broadcast(sdn, mix + d * d + other)
+        a0, a1, a2, a3, b0, b1, b2, b3 = _two_by_four(
+            sdn, mix + c * d, mix + other * d, d, work, 0, (hold, WIDTH), a, b
+        )
         v, w = broadcast(sdn, out + c), broadcast(sdn, out + other) if other > c else zero
         m0, m1 = fma(v, _relu(a0, zero), m0), fma(v, _relu(a1, zero), m1)
         m2, m3 = fma(v, _relu(a2, zero), m2), fma(v, _relu(a3, zero), m3)
         if other > c:
             m0, m1 = fma(w, _relu(b0, zero), m0), fma(w, _relu(b1, zero), m1)
             m2, m3 = fma(w, _relu(b2, zero), m2), fma(w, _relu(b3, zero), m3)
+    for c in range((layers - 1) * d):
+        for i in range(k - 1):
+            place = rooms + c * width + i * WIDTH
+            store(work, place, load(work, place + 4 * WIDTH))
     return m0, m1, m2, m3
 
 
-def room(d: int, k: int) -> int:
-    """Numbers that :func:`respond` needs as ``work`` for an SDN of width d and kernel k."""
-    return (4 * (d + 1) + k + 4) * WIDTH
+def room(d: int, k: int, layers: int) -> int:
+    """Numbers that :func:`respond` needs as ``work`` for an SDN of width d, kernel k and so many layers."""
+    return (4 * d + (layers - 1) * d * (k + 3) + k + 4) * WIDTH
 
 
 @jit
-def _network(buf, half, out, row, sdn, d, k, work, L, H):
+def _network(buf, half, out, row, sdn, sizes, work, L, H):
     """mem_t + x_t by a reduced SDN; ``sdn``: its weights in the order of :func:`sdn.kernels.cpu_sdn.forward`."""
-    zero, at, copy = splat(buf.dtype.type(0)), half * WIDTH, 4 * (d + 1) * WIDTH
+    d, k, layers = sizes[0], sizes[1], sizes[2]
+    zero, at, copy = splat(buf.dtype.type(0)), half * WIDTH, (4 * d + (layers - 1) * d * (k + 3)) * WIDTH
+    for i in range(4 * d, copy // WIDTH):
+        store(work, i * WIDTH, zero)
     for t in range(0, L, 4):
         if t >= k and t + 4 <= L:
-            m0, m1, m2, m3 = _four(buf, (t - k) * STEP + at, STEP, sdn, d, k, work)
+            m0, m1, m2, m3 = _four(buf, (t - k) * STEP + at, STEP, sdn, sizes, work)
             x0, x1 = load(buf, t * STEP + at), load(buf, t * STEP + STEP + at)
             x2, x3 = load(buf, t * STEP + 2 * STEP + at), load(buf, t * STEP + 3 * STEP + at)
             store(out, row + t * H, m0 + x0)
@@ -120,7 +173,7 @@ def _network(buf, half, out, row, sdn, d, k, work, L, H):
             for i in range(k + 4):
                 here = t - k + i
                 store(work, copy + i * WIDTH, load(buf, here * STEP + at) if 0 <= here < L else zero)
-            m0, m1, m2, m3 = _four(work, copy, WIDTH, sdn, d, k, work)
+            m0, m1, m2, m3 = _four(work, copy, WIDTH, sdn, sizes, work)
             x = copy + k * WIDTH
             store(out, row + t * H, m0 + load(work, x))
             if t + 1 < L:

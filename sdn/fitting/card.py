@@ -30,6 +30,12 @@ LAWS: dict[str, Law] = {
     "AR(1) .99, mean .8, std .2 (slow, near the threshold)": make_law("ar1", 0.8, 0.2, rho=0.99),
     "constant U(.5, 1.5)": make_law("constant", 1, 0.5, noise=0),
 }
+_LIMITS = {
+    1: "On white input what limits the network is not its window but its two layers of ReLU, which follow the reset "
+    "exactly one step back and only nearly so before. ",
+    2: "Mem jumps by tau where the potential meets the threshold; the network has a ramp there. A spike goes wrong "
+    "within its width, and the largest error is what is left of the jump at its end. ",
+}
 WHITE, SLOW, CONSTANT = list(LAWS)[1], list(LAWS)[-2], list(LAWS)[-1]
 OWN = "this SDN"
 
@@ -67,7 +73,8 @@ def card(
         f"# {file}",
         f"A reduced surrogate dynamic network for LIF neurons with decay tau = {sdn.tau} a step, threshold 1, hard "
         f"reset to 0. It predicts mem = tau u before each input from the {sdn.receptive_field} inputs before it; "
-        f"{sdn.n_weights()} weights (d = {sdn.d_model}, k = {sdn.kernel_size}).",
+        f"{sdn.n_weights()} weights ({sdn.n_layers} layer{'s' * (sdn.n_layers > 1)}, d = {sdn.d_model}, "
+        f"k = {sdn.kernel_size}).",
         f"White N(0, 1) input: **wrong over true spikes {white.ratio:.5f}**, MAE of mem {white.mae_mean:.5f}.",
         "## Made by",
         _made_by(sdn.meta) + (f"\n\n{note}" if note else ""),
@@ -81,9 +88,8 @@ def card(
         f"{constant.ratio:.0%}. A window of {sdn.receptive_field} cannot mend that: under steady drive a neuron counts "
         "the steps since its last spike, and where the count began lies before the window. The exact recurrence over "
         f"the last 8 inputs gets {exact_slow.ratio:.0%} and {exact_constant.ratio:.0%} wrong there, and on constants "
-        "no window of any length helps. On white input what limits the network is not its window but its two layers of "
-        "ReLU, which follow the reset exactly one step back and only nearly so before. For slow input take the exact "
-        "neurons (`sltt`, `bptt`); an SDN is for input that jumps about from step to step.",
+        f"no window of any length helps. {_LIMITS.get(sdn.n_layers, '')}For slow input take the exact neurons (`sltt`, "
+        "`bptt`); an SDN is for input that jumps about from step to step.",
     ]
     if picture:
         parts.append(f"![error against window and width]({picture})")

@@ -23,10 +23,17 @@ from torch import Tensor
 from ..errors import UserError
 from ..lif import check_tau
 from ..network import ReducedSDN
+from .construct_two import construct_two
 
 
 def construct(
-    tau: float, d_model: int = 8, kernel_size: int = 8, width: float = 0.02, reach: float = 64.0, seed: int = 0
+    tau: float,
+    d_model: int = 8,
+    kernel_size: int = 8,
+    width: float = 0.02,
+    reach: float = 64.0,
+    seed: int = 0,
+    n_layers: int = 1,
 ) -> ReducedSDN:
     """The network above, in float64. Units it has no use for start with random rows and no say in the output.
 
@@ -34,11 +41,16 @@ def construct(
         width: w, of the ramp that stands for the jump at the threshold.
         reach: potentials from -reach up pass through unchanged.
         seed: of the random rows.
+        n_layers: 1, or 2 for the network of :mod:`sdn.fitting.construct_two`.
 
     Raises:
-        UserError: tau outside (0, 1), or fewer than 3 channels.
+        UserError: tau, width or reach out of range, fewer than 3 channels, or sizes that two layers cannot have.
     """
     check_tau(tau)
+    if not 0 < width < 2 or not reach > 0:
+        raise UserError(f"a ramp has a width between 0 and 2, and reach is above 0, not {width} and {reach}")
+    if n_layers != 1:
+        return construct_two(tau, d_model, kernel_size, width, reach, seed, n_layers)
     if d_model < 3:
         raise UserError(f"the constructed SDN needs at least 3 channels (a carrier and two ramp units), not {d_model}")
     generator = torch.Generator().manual_seed(seed)

@@ -57,8 +57,6 @@ class FitConfig:
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UserError(f"lr must be a positive number, not {self.lr}")
-        if self.refine and self.n_layers != 1:
-            raise UserError(f"refine is written for an SDN of one layer, not {self.n_layers}; leave one of them out")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise UserError(f"weight_decay cannot be negative, but is {self.weight_decay}")
         return self

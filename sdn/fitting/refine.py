@@ -1,7 +1,7 @@
-"""Second-order refinement of a reduced SDN: Levenberg-Marquardt on its 153 weights, in float64.
+"""Second-order refinement of a reduced SDN: Levenberg-Marquardt on its weights, in float64.
 
 First-order training stalls where the function jumps, at u' = 1: the units have to be steep, and their weights large
-and finely balanced. With 153 weights the curvature is a small matrix, so each step solves for all of them at once.
+and finely balanced. With so few weights the curvature is a small matrix, so each step solves for all of them at once.
 
 The error is the smoothed mean absolute one, whose expectation under white noise is, but for a factor, the expected
 number of wrong spikes: a spike goes wrong when x_t falls between 1 - m and 1 - m', so with probability ~ p(1) |m - m'|.
@@ -29,8 +29,10 @@ from torch import Tensor
 
 from ..errors import UserError, door
 from ..network import ReducedSDN
+from .windows import WindowNet
 
 Data = tuple[Tensor, Tensor]  # current and mem, both (N, L)
+Windows = tuple[Tensor, Tensor, Tensor]  # inputs (n, R) before the steps (n,), and mem (n,) there
 Progress = Callable[[int, float], None]  # step, held-out error
 
 _BLOCK = 8192  # windows whose Jacobian is held at once: 10 MB
@@ -41,65 +43,33 @@ _JUDGE, _FACTORS = 2, (0.01, 0.1, 1.0, 10.0, 100.0)
 _KEEP_MATRIX, _KEEP_SLOPE = 0.9, 0.8
 
 
-class _Net:
-    """The one-layer reduced network on windows ``(n, k)``, its weights as one vector, and its Jacobian."""
-
-    def __init__(self, sdn: ReducedSDN) -> None:
-        self.shapes = {name: value.shape for name, value in sdn.named_buffers()}
-        self.theta = torch.cat([value.double().flatten() for value in sdn.buffers()])
-
-    def unpack(self, theta: Tensor) -> dict[str, Tensor]:
-        parts = theta.split([shape.numel() for shape in self.shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
-
-    def _hidden(self, theta: Tensor, x: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
-        w = self.unpack(theta)
-        a = torch.addmm(w["conv_bias"], x, w["conv_weight"].T).relu_()
-        b = torch.addmm(w["mix_bias"], a, w["mix_weight"].T).relu_()
-        return w, a, b, torch.addmv(w["out_bias"], b, w["out_weight"])
-
-    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
-        return self._hidden(theta, x)[-1]
-
-    def jacobian(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(mem (n,), dmem/dtheta (n, P))``, columns in the order of the buffers."""
-        w, a, b, mem = self._hidden(theta, x)
-        at_b = (b > 0) * w["out_weight"]
-        at_a = (a > 0) * (at_b @ w["mix_weight"])
-        columns = {
-            "conv_weight": (at_a[:, :, None] * x[:, None, :]).flatten(1),
-            "conv_bias": at_a,
-            "mix_weight": (at_b[:, :, None] * a[:, None, :]).flatten(1),
-            "mix_bias": at_b,
-            "out_weight": b,
-            "out_bias": torch.ones_like(mem)[:, None],
-        }
-        return mem, torch.cat([columns[name] for name in self.shapes], 1)
-
-
-def _draw(data: Sequence[Data], k: int, n: int, generator: torch.Generator) -> Data:
-    """``n`` windows ``(n, k)`` before random steps of random sequences, and the mem there; equal shares of the sets."""
-    windows, targets = [], []
+def _draw(data: Sequence[Data], window: int, n: int, generator: torch.Generator) -> Windows:
+    """``n`` windows before random steps of random sequences; equal shares of the sets."""
+    windows, steps, targets = [], [], []
     for i, (current, mem) in enumerate(data):
         share = n // len(data) + (i < n % len(data))
         row = torch.randint(current.shape[0], (share,), generator=generator)
         t = torch.randint(current.shape[1], (share,), generator=generator)
-        column = t[:, None] - k + torch.arange(k)
+        column = t[:, None] - window + torch.arange(window)
         windows.append(current[row[:, None], column.clamp_min(0)].double() * (column >= 0))
+        steps.append(t)
         targets.append(mem[row, t].double())
-    return torch.cat(windows), torch.cat(targets)
+    return torch.cat(windows), torch.cat(steps), torch.cat(targets)
 
 
-def _error(net: _Net, theta: Tensor, x: Tensor, target: Tensor, smoothing: float) -> float:
-    residual = torch.cat([net(theta, block) for block in x.split(_BLOCK)]) - target
+def _error(net: WindowNet, theta: Tensor, x: Tensor, t: Tensor, target: Tensor, smoothing: float) -> float:
+    blocks = zip(x.split(_BLOCK), t.split(_BLOCK), strict=True)
+    residual = torch.cat([net(theta, *block) for block in blocks]) - target
     return (torch.hypot(residual, torch.tensor(smoothing, dtype=residual.dtype)) - smoothing).mean().item()
 
 
-def _curvature(net: _Net, theta: Tensor, x: Tensor, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+def _curvature(
+    net: WindowNet, theta: Tensor, x: Tensor, t: Tensor, target: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
     """``(J'WJ (P, P), J'Wr (P,))`` summed over the windows block by block."""
     matrix, slope = theta.new_zeros(len(theta), len(theta)), torch.zeros_like(theta)
-    for block, aim in zip(x.split(_BLOCK), target.split(_BLOCK), strict=True):
-        mem, jacobian = net.jacobian(theta, block)
+    for *block, aim in zip(x.split(_BLOCK), t.split(_BLOCK), target.split(_BLOCK), strict=True):
+        mem, jacobian = net.jacobian(theta, *block)
         residual = mem - aim
         weight = (residual.square() + smoothing**2).rsqrt()
         slope.addmv_(jacobian.T, weight * residual)
@@ -123,7 +93,7 @@ def refine(
     """A better ``sdn`` of the same size, on the CPU, in ``dtype``; 100 steps take some 20 s of one core.
 
     Args:
-        sdn: start, with one layer; left unchanged.
+        sdn: start; left unchanged.
         data: one or more pairs ``(current, mem)``, each ``(N, L)``; they count equally. A tenth is held out.
         steps: Levenberg-Marquardt steps.
         batch: windows drawn for each.
@@ -133,18 +103,16 @@ def refine(
         before_step: called before every step; what it raises ends the refinement.
 
     Raises:
-        UserError: more than one layer, no data, too few sequences, numbers out of range, or an error that is NaN.
+        UserError: no data, too few sequences, numbers out of range, or an error that is NaN.
     """
     if steps < 1 or batch < 1 or not smoothing > 0:
         raise UserError(f"steps, batch and smoothing must be positive, not {steps}, {batch}, {smoothing}")
-    if sdn.n_layers != 1:
-        raise UserError(f"refinement is written for an SDN of one layer, this one has {sdn.n_layers}; leave it out")
     if not data or any(len(current) < 10 for current, _ in data):
         raise UserError("refinement needs data sets of at least 10 sequences, a tenth of which it holds out")
     held = [(current[: len(current) // 10], mem[: len(mem) // 10]) for current, mem in data]
     data = [(current[len(current) // 10 :], mem[len(mem) // 10 :]) for current, mem in data]
-    net, generator = _Net(sdn), torch.Generator().manual_seed(seed)
-    check = _draw(held, sdn.kernel_size, _HELD_OUT, generator)
+    net, generator = WindowNet(sdn), torch.Generator().manual_seed(seed)
+    check = _draw(held, net.window, _HELD_OUT, generator)
 
     def held_out(theta: Tensor) -> float:
         return _error(net, theta.to(dtype).double(), *check, smoothing)
@@ -154,10 +122,10 @@ def refine(
     least, damping = held_out(theta), 1e-2
     for step in range(1, steps + 1):
         before_step()
-        now_matrix, now_slope = _curvature(net, theta, *_draw(data, sdn.kernel_size, batch, generator), smoothing)
+        now_matrix, now_slope = _curvature(net, theta, *_draw(data, net.window, batch, generator), smoothing)
         matrix.lerp_(now_matrix, (1 - _KEEP_MATRIX) / (1 - _KEEP_MATRIX**step))
         slope.lerp_(now_slope, (1 - _KEEP_SLOPE) / (1 - _KEEP_SLOPE**step))
-        judge = _draw(data, sdn.kernel_size, _JUDGE * batch, generator)
+        judge = _draw(data, net.window, _JUDGE * batch, generator)
         now = _error(net, theta, *judge, smoothing)
         if now != now:
             raise UserError("the error became NaN: the data or the start holds NaN; make the data again")
@@ -199,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--d_model", type=int, default=8, help="channels of a constructed start")
     p.add_argument("--k", "--kernel_size", dest="kernel_size", type=int, default=8, help="its window")
+    p.add_argument("--n_layers", type=int, default=1, help="its layers, one or two")
     p.add_argument("--steps", type=int, default=600, help="Levenberg-Marquardt steps")
     p.add_argument("--batch", type=int, default=30_000, help="windows drawn for a step")
     p.add_argument("--smoothing", type=float, default=1e-3, help="error below which |error| is rounded to a square")
@@ -223,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{path} holds neurons with tau {data.tau}, the first file with {tau}; use files of one tau"
             )
     if args.start == "constructed":
-        start = construct(tau, args.d_model, args.kernel_size, seed=args.seed)
+        start = construct(tau, args.d_model, args.kernel_size, seed=args.seed, n_layers=args.n_layers)
     else:
         start = load_reduced(args.start, tau)
     torch.set_num_threads(1)  # the order of sums, and so the last bits of the result, depend on it

@@ -25,8 +25,9 @@ Progress = Callable[[str, int, float], None]  # start, step, held-out error
 
 
 def count_starts(reduced: ReducedSDN) -> int:
-    """How many networks :func:`sharpen` refines."""
-    return 1 + len(CONSTRUCTED) * (reduced.d_model >= 3)
+    """How many networks :func:`sharpen` refines: the fitted one, and others where one of its size can be written."""
+    d, k, layers = reduced.sizes
+    return 1 + len(CONSTRUCTED) * ((layers == 1 and d >= 3) or (layers == 2 and d >= 5 and k >= 3))
 
 
 class _StoppedError(Exception):
@@ -44,7 +45,7 @@ def sharpen(
     """``reduced`` or a constructed network of its size after ``steps`` of refinement, and the mean errors of all.
 
     Args:
-        reduced: a fitted network of one layer; with fewer than 3 channels it is the only start.
+        reduced: a fitted network; where none of its size can be constructed it is the only start.
         training: current and mem, ``(N, L)`` each, to refine on.
         validation: the same; the mean error there decides.
         steps: of each refinement.
@@ -54,7 +55,8 @@ def sharpen(
     starts = {FITTED: (reduced, seed)}
     if count_starts(reduced) > 1:
         for own, name in enumerate(CONSTRUCTED, start=seed):
-            other = construct(reduced.tau, reduced.d_model, reduced.kernel_size, seed=own)
+            d, k, layers = reduced.sizes
+            other = construct(reduced.tau, d, k, seed=own, n_layers=layers)
             starts[name] = ReducedSDN(dict(other.named_buffers()), reduced.tau, reduced.meta | other.meta), own
     stop = threading.Event()
 

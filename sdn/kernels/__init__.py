@@ -20,13 +20,16 @@ recurrence runs in float32 at least; spikes and dI have the dtype of I. R and L 
         sum g_t u_{t-1},    - sum g_t I_t / v_th^2   (0 where v_th is None),
         sum s_t tau g_{t+1}   (0 unless through_time and hard)
 
-``sdn_forward(I, v_th, conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias, keep_mem) -> (s, mem)``
-    A reduced SDN of depth 1, width d and kernel k, on x = I / v_th, zero before the first step::
+``sdn_forward(I, v_th, weights, (d, k, layers), keep_mem) -> (s, mem)``
+    A reduced SDN of one or two layers, width d and kernel k, on x = I / v_th, zero before the first step::
 
         a_t = relu(conv_weight (d, k) @ x[t-k .. t-1] + conv_bias (d,))
-        b_t = relu(mix_weight (d, d) @ a_t + mix_bias (d,))              a skip connection is folded into mix_weight
-        mem_t = out_weight (d,) . b_t + out_bias ()                       s_t = H(mem_t + x_t - 1)
+        h_t = relu(mix_weight (d, d) @ a_t + mix_bias (d,))              a skip connection is folded into mix_weight
+        a_t = relu(sum_j conv_weight_2[:, j] h[t-k+1 .. t][:, j] + conv_bias_2)    of a second layer; h is zero before
+        h_t = relu(mix_weight_2 @ a_t + mix_bias_2)                                the first step
+        mem_t = out_weight (d,) . h_t + out_bias ()                       s_t = H(mem_t + x_t - 1)
 
+    ``weights``: these tensors in this order (:meth:`sdn.network.ReducedSDN.flat`), in the dtype of the potentials.
     ``mem (R, L)`` has the dtype of the potentials; ``(0, L)`` unless ``keep_mem``.
 
 ``sdn_backward(grad, I, mem, v_th, want_sums, surrogate=TRIANGLE) -> (dI, sums)``

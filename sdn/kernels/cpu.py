@@ -161,23 +161,18 @@ def _backward(grad, I, out, seams, sums, tau, v_th, u_r, soft, through_time, sur
 def sdn_forward(
     I: Tensor,
     v_th: Tensor | None,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    mix_weight: Tensor,
-    mix_bias: Tensor,
-    out_weight: Tensor,
-    out_bias: Tensor,
+    weights: Tensor,
+    sizes: tuple[int, int, int],
     keep_mem: bool,
 ) -> tuple[Tensor, Tensor]:
     """See :mod:`sdn.kernels`."""
-    weights = [conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias]
-    arrays = [_flat(weight.contiguous()) for weight in weights]
-    s, mem = _new(I), _new(conv_weight.new_empty(1).expand(I.shape if keep_mem else (0, I.shape[1])))
+    s, mem = _new(I), _new(weights.new_empty(1).expand(I.shape if keep_mem else (0, I.shape[1])))
 
     def run(current: Tensor, spikes: Tensor, kept: Tensor) -> None:
         R, L = current.shape
-        threshold = _array(conv_weight.new_empty(0) if v_th is None else v_th)
-        spread(cpu_sdn.forward, R, 1, _flat(current), _flat(spikes), _flat(kept), threshold, *arrays, L)
+        threshold = _array(weights.new_empty(0) if v_th is None else v_th)
+        arrays = _flat(current), _flat(spikes), _flat(kept), threshold, _flat(weights)
+        spread(cpu_sdn.forward, R, 1, *arrays, *sizes, L)
 
     if I.dtype in _HALF:
         for rows in _blocks(I, 1 if v_th is None else len(v_th)):

@@ -1,4 +1,4 @@
-"""A reduced SDN of one layer, compiled with numba: from current to spikes in one pass, its channels never in memory.
+"""A reduced SDN, compiled with numba: from current to spikes in one pass, its channels never in memory.
 
 Time is the vector axis: a row is taken 256 steps at a time, so all intermediate values of a block stay in the first
 cache. Four weights are applied per pass over a block, since one would be bound by loading and storing the sum.
@@ -16,51 +16,70 @@ STEPS = 256
 
 
 @jit(fastmath={"contract"})
-def _apply(out, bias, weights, first, count, source, stride, steps):
-    """out[t] = bias + sum_i weights[first + i] source[i * stride + t], i < count."""
+def _apply(out, bias, weights, first, count, source, at, stride, steps):
+    """out[t] = bias + sum_i weights[first + i] source[at + i * stride + t], i < count."""
     for t in range(steps):
         out[t] = bias
     for i in range(0, count - 3, 4):
         w0, w1, w2, w3 = weights[first + i], weights[first + i + 1], weights[first + i + 2], weights[first + i + 3]
         # max tells the compiler that no index is negative, which lets it vectorise
-        s0, s1 = max(i * stride, 0), max((i + 1) * stride, 0)
-        s2, s3 = max((i + 2) * stride, 0), max((i + 3) * stride, 0)
+        s0, s1 = max(at + i * stride, 0), max(at + (i + 1) * stride, 0)
+        s2, s3 = max(at + (i + 2) * stride, 0), max(at + (i + 3) * stride, 0)
         for t in range(steps):
             out[t] = out[t] + w0 * source[s0 + t] + w1 * source[s1 + t] + w2 * source[s2 + t] + w3 * source[s3 + t]
     for i in range(count // 4 * 4, count):
-        w, s0 = weights[first + i], max(i * stride, 0)
+        w, s0 = weights[first + i], max(at + i * stride, 0)
         for t in range(steps):
             out[t] += w * source[s0 + t]
 
 
+@jit
+def _relu(out, at, source, steps):
+    zero, at = source.dtype.type(0), max(at, 0)
+    for t in range(steps):
+        out[at + t] = zero if source[t] < zero else source[t]
+
+
 @jit(fastmath={"contract"})
-def forward(first, last, current, s, mem, v_th, conv, conv_bias, mix, mix_bias, out, out_bias, L) -> None:
-    """Rows ``first`` to ``last``. All arrays flat; ``mem`` is empty if not wanted, ``v_th (H,)`` if there is none."""
-    d, k = conv_bias.size, max(conv.size // conv_bias.size, 1)
-    x = np.zeros(k + STEPS, conv.dtype)
-    a, b, m = np.empty(d * STEPS, conv.dtype), np.empty(STEPS, conv.dtype), np.empty(STEPS, conv.dtype)
-    one, zero = x.dtype.type(1), x.dtype.type(0)
+def forward(first, last, current, s, mem, v_th, weights, d, k, layers, L) -> None:
+    """Rows ``first`` to ``last``. All arrays flat; ``mem`` is empty if not wanted, ``v_th (H,)`` if there is none.
+
+    ``weights``: of all layers in turn, then of the output, as :class:`sdn.network.ReducedSDN` has them. What a layer
+    hands to the next is kept from block to block as far as the next one's window reaches.
+    """
+    x, width = np.zeros(k + STEPS, weights.dtype), k - 1 + STEPS
+    h = np.zeros(max(layers - 1, 1) * d * width, weights.dtype)
+    a, b, m = np.empty(d * STEPS, x.dtype), np.empty(STEPS, x.dtype), np.empty(STEPS, x.dtype)
+    one, zero, size = x.dtype.type(1), x.dtype.type(0), d * (k + d + 2)
     for row in range(first, last):
-        for i in range(k):
-            x[i] = zero
+        x[:k] = zero
+        h[:] = zero
         scale = v_th[row % v_th.size] if v_th.size else one
         for begin in range(0, L, STEPS):
             steps, base = min(STEPS, L - begin), max(row * L + begin, 0)
             for t in range(steps):
                 x[k + t] = current[base + t]
-                m[t] = out_bias[0]
+                m[t] = weights[layers * size + d]
             if v_th.size:
                 for t in range(steps):
                     x[k + t] = current[base + t] / scale
-            for c in range(d):
-                _apply(b, conv_bias[c], conv, c * k, k, x, 1, steps)
-                for t in range(steps):
-                    a[c * STEPS + t] = zero if b[t] < zero else b[t]
-            for c in range(d):
-                _apply(b, mix_bias[c], mix, c * d, d, a, STEPS, steps)
-                w = out[c]
-                for t in range(steps):
-                    m[t] += w * (zero if b[t] < zero else b[t])
+            for layer in range(layers):
+                conv, mix = layer * size, layer * size + d * (k + 1)
+                for c in range(d):
+                    bias, source = weights[conv + d * k + c], ((layer - 1) * d + c) * width
+                    if layer:
+                        _apply(b, bias, weights, conv + c * k, k, h, source, 1, steps)
+                    else:
+                        _apply(b, bias, weights, c * k, k, x, 0, 1, steps)
+                    _relu(a, c * STEPS, b, steps)
+                for c in range(d):
+                    _apply(b, weights[mix + d * d + c], weights, mix + c * d, d, a, 0, STEPS, steps)
+                    if layer + 1 < layers:
+                        _relu(h, (layer * d + c) * width + k - 1, b, steps)
+                        continue
+                    w = weights[layers * size + c]
+                    for t in range(steps):
+                        m[t] += w * (zero if b[t] < zero else b[t])
             for t in range(steps):
                 s[base + t] = one if m[t] + x[k + t] >= one else zero
             if mem.size:
@@ -68,6 +87,9 @@ def forward(first, last, current, s, mem, v_th, conv, conv_bias, mix, mix_bias, 
                     mem[base + t] = m[t]
             for i in range(k):
                 x[i] = x[steps + i]
+            for c in range((layers - 1) * d):
+                for i in range(c * width, c * width + k - 1):
+                    h[i] = h[steps + i]
 
 
 @jit

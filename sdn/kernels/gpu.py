@@ -139,30 +139,25 @@ def _warps(steps: int) -> int:
 def sdn_forward(
     I: Tensor,
     v_th: Tensor | None,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    mix_weight: Tensor,
-    mix_bias: Tensor,
-    out_weight: Tensor,
-    out_bias: Tensor,
+    weights: Tensor,
+    sizes: tuple[int, int, int],
     keep_mem: bool,
 ) -> tuple[Tensor, Tensor]:
     """``(s, mem)``."""
     R, L = I.shape
-    d, k = conv_weight.shape
+    d, k, layers = sizes
     s = torch.empty_like(I)
     mem = torch.empty(R if keep_mem else 0, L, dtype=_real(I), device=I.device)
     if not I.numel():
         return s, mem
     D, K = triton.next_power_of_2(d), triton.next_power_of_2(k)
-    # A thread keeps D + K numbers a step in registers: 8 steps at d = k = 8, fewer for wider networks.
-    steps = min(128 * max(1, min(8, 64 // max(D, K))), max(32, triton.next_power_of_2(L)))
+    # A thread keeps D + K numbers a step and layer in registers: 8 steps at d = k = 8, fewer for wider networks.
+    steps = min(128 * max(1, min(8, 64 // (max(D, K) * layers))), max(32, triton.next_power_of_2(L)))
     threshold, H, scaled = _threshold(I, v_th)
-    weights = [w.contiguous() for w in (conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias)]
     with _on(I):
         sdn_spikes[R, triton.cdiv(L, steps)](
-            I, threshold, *weights, s, mem, H, L, d, k,
-            SCALED=scaled, KEEP=keep_mem, D=D, K=K, STEPS=steps, num_warps=_warps(steps),
+            I, threshold, weights.contiguous(), s, mem, H, L, d, k,
+            SCALED=scaled, KEEP=keep_mem, LAYERS=layers, D=D, K=K, STEPS=steps, num_warps=_warps(steps),
         )  # fmt: skip
     return s, mem
 

@@ -1,9 +1,9 @@
-"""Triton kernels of a reduced SDN of depth 1: from the current to the spikes in one pass, no channel ever in memory.
+"""Triton kernels of a reduced SDN of one or two layers: from the current to the spikes, no channel ever in memory.
 
 A program owns a stretch of one row. Channels lie within a thread and time lies across threads: the k shifted windows
 are k coalesced reads of which all but one hit the first-level cache, and both products are sums inside a thread, in
-float32 (or float64), never TF32. Per step that is about d (k + d) multiply-adds for two numbers moved, so with
-d = k = 8 arithmetic and memory are of the same order.
+float32 (or float64), never TF32. Per step and layer that is about d (k + d) multiply-adds for two numbers moved, so
+with d = k = 8 arithmetic and memory are of the same order; two layers take the first one k times.
 """
 
 # Device functions have no type annotations.
@@ -30,29 +30,58 @@ def _vector(ptr, n, stride, like, N: tl.constexpr):
 
 
 @triton.jit
-def sdn_spikes(
-    I, v_th, conv_weight, conv_bias, mix_weight, mix_bias, out_weight, out_bias, s, mem, H, L, d, k,
-    SCALED: tl.constexpr, KEEP: tl.constexpr, D: tl.constexpr, K: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
-    """Spikes (mem too if ``KEEP``) of STEPS steps of row ``program_id(0)``; D, K: d and k rounded up to powers of 2."""
-    row = tl.program_id(0)
-    t = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
-    start = row.to(tl.int64) * L
+def _first(I, weights, inverse, start, t, L, d, k, D: tl.constexpr, K: tl.constexpr, STEPS: tl.constexpr):
+    """What the first layer hands on at the steps ``t (STEPS,)``: ``(D, STEPS)``, channels from d on zero."""
     offset = tl.arange(0, K)[:, None]
     source = t[None, :] - k + offset
     window = real(tl.load(I + start + source, mask=(offset < k) & (source >= 0) & (source < L), other=0.0))
+    mix = weights + d * k + d
+    b = _vector(mix + d * d, d, 1, inverse, D) + tl.zeros((D, STEPS), inverse.dtype)
+    for i in range(0, d):
+        taps = _vector(weights + i * k, k, 1, inverse, K) * inverse
+        a = _relu(tl.sum(taps * window, axis=0) + tl.load(weights + d * k + i).to(inverse.dtype))
+        b += _vector(mix + i, d, d, inverse, D) * a[None, :]
+    return _relu(b)
+
+
+@triton.jit
+def sdn_spikes(
+    I, v_th, weights, s, mem, H, L, d, k,
+    SCALED: tl.constexpr, KEEP: tl.constexpr, LAYERS: tl.constexpr, D: tl.constexpr, K: tl.constexpr,
+    STEPS: tl.constexpr,
+):  # fmt: skip
+    """Spikes (mem too if ``KEEP``) of STEPS steps of row ``program_id(0)``; D, K: d and k rounded up to powers of 2.
+
+    ``weights``: of the one or two ``LAYERS`` in turn, then of the output. The second layer's window needs the first at
+    k steps; each is computed anew, as no thread can read what another holds.
+    """
+    row = tl.program_id(0)
+    t = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
+    start = row.to(tl.int64) * L
     x = real(tl.load(I + start + t, mask=t < L, other=0.0))
     inverse = tl.full((1, 1), 1.0, x.dtype)
     if SCALED:
         threshold = tl.load(v_th + row % H)
         x = divide(x, threshold)
         inverse = divide(inverse, threshold)
-    b = _vector(mix_bias, d, 1, x, D) + tl.zeros((D, STEPS), x.dtype)
-    for i in range(0, d):
-        taps = _vector(conv_weight + i * k, k, 1, x, K) * inverse
-        a = _relu(tl.sum(taps * window, axis=0) + tl.load(conv_bias + i).to(x.dtype))
-        b += _vector(mix_weight + i, d, d, x, D) * a[None, :]
-    predicted = tl.sum(_vector(out_weight, d, 1, x, D) * _relu(b), axis=0) + tl.load(out_bias).to(x.dtype)
+    size = d * (k + d + 2)
+    if LAYERS == 1:
+        h = _first(I, weights, inverse, start, t, L, d, k, D, K, STEPS)
+    else:
+        second = weights + size
+        mix = second + d * k + d
+        a = _vector(second + d * k, d, 1, x, D) + tl.zeros((D, STEPS), x.dtype)
+        for lag in range(0, k):
+            h = _first(I, weights, inverse, start, t - lag, L, d, k, D, K, STEPS)
+            a += _vector(second + k - 1 - lag, d, k, x, D) * tl.where(t[None, :] >= lag, h, 0.0)
+        a = _relu(a)
+        h = _vector(mix + d * d, d, 1, x, D) + tl.zeros((D, STEPS), x.dtype)
+        channel = tl.arange(0, D)[:, None]
+        for i in range(0, d):
+            h += _vector(mix + i, d, d, x, D) * tl.sum(tl.where(channel == i, a, 0.0), axis=0)[None, :]
+        h = _relu(h)
+    out = weights + LAYERS * size
+    predicted = tl.sum(_vector(out, d, 1, x, D) * h, axis=0) + tl.load(out + d).to(x.dtype)
     spikes = tl.where(predicted + x >= 1, 1.0, 0.0)
     tl.store(s + start + t, spikes.to(s.dtype.element_ty), mask=t < L)
     if KEEP:

@@ -153,27 +153,27 @@ def _follow(g: Tensor, tau: Tensor, keep: Tensor) -> Tensor:
 def sdn_forward(
     I: Tensor,
     v_th: Tensor | None,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    mix_weight: Tensor,
-    mix_bias: Tensor,
-    out_weight: Tensor,
-    out_bias: Tensor,
+    weights: Tensor,
+    sizes: tuple[int, int, int],
     keep_mem: bool,
 ) -> tuple[Tensor, Tensor]:
     """See :mod:`sdn.kernels`. So many rows at a time that the channels of a block stay in a cache."""
-    (R, L), k = I.shape, conv_weight.shape[1]
-    s, mem = torch.empty_like(I), conv_weight.new_empty(R if keep_mem else 0, L)
+    (R, L), (d, k, n) = I.shape, sizes
+    *layers, out_weight, out_bias = weights.split([d * k, d, d * d, d] * n + [d, 1])
+    s, mem = torch.empty_like(I), weights.new_empty(R if keep_mem else 0, L)
     if not I.numel():
         return s, mem
-    x = _scaled(I, v_th, conv_weight.dtype)
+    x = _scaled(I, v_th, weights.dtype)
     size = max(1, _SDN_STEPS // L)
     for first in range(0, R, size):
         rows = slice(first, first + size)
-        window = pad(x[rows].unsqueeze(1), (k, -1))
-        a = torch.relu_(conv1d(window, conv_weight.unsqueeze(1), conv_bias))
-        b = torch.relu_(conv1d(a, mix_weight.unsqueeze(-1), mix_bias))
-        m = conv1d(b, out_weight.view(1, -1, 1), out_bias.view(1)).squeeze(1)
+        h = pad(x[rows].unsqueeze(1), (k, -1))
+        for i in range(0, len(layers), 4):
+            conv_weight, conv_bias, mix_weight, mix_bias = layers[i : i + 4]
+            h = pad(h, (k - 1, 0)) if i else h
+            a = torch.relu_(conv1d(h, conv_weight.view(d, 1, k), conv_bias, groups=d if i else 1))
+            h = torch.relu_(conv1d(a, mix_weight.view(d, d, 1), mix_bias))
+        m = conv1d(h, out_weight.view(1, d, 1), out_bias).squeeze(1)
         s[rows] = (m + x[rows] >= 1).to(s.dtype)
         if keep_mem:
             mem[rows] = m

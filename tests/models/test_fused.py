@@ -139,7 +139,7 @@ def test_neurons_in_float32(neuron: str, monkeypatch):
     check(network(1, dtype=torch.float32, layer=layer), torch.randn(3, 70, H), monkeypatch, tolerance=5e-4)
 
 
-@pytest.mark.parametrize(("d", "k", "layers"), [(8, 8, 1), (5, 3, 1), (1, 1, 1), (4, 6, 2)])
+@pytest.mark.parametrize(("d", "k", "layers"), [(8, 8, 1), (5, 3, 1), (1, 1, 1), (4, 6, 2), (5, 3, 3), (1, 1, 2)])
 @pytest.mark.parametrize("length", [1, 3, 6, 29])
 def test_sdns_of_any_size(d: int, k: int, layers: int, length: int, monkeypatch):
     torch.manual_seed(3)

@@ -18,7 +18,7 @@ POINTERS = {
     "current": ("I", "s", "grad", "dI"),
     "real": ("seams", "assumed", "reached", "reached_now", "last", "taus", "v_ths", "u_rs", "u0", "sums", "offset",
              "slope", "mem", "v_th"),
-    "weights": ("conv_weight", "conv_bias", "mix_weight", "mix_bias", "out_weight", "out_bias"),
+    "weights": ("weights",),
 }  # fmt: skip
 SIZES = ("R", "H", "L", "chunk", "chunks", "d", "k")
 LIF = {"SCALED": True, "SOFT": False, "RAGGED": False, "SEAM": 128, "PSI": "triangle", "SHARP": 1.0}
@@ -35,7 +35,13 @@ KERNELS = {
             {"SUMS": True, "ENDS": False, "PSI": "atan", "SHARP": 3.1},
         ],
     ),
-    "sdn_spikes": ("gpu_sdn", [{"KEEP": True, "D": 8, "K": 8, "STEPS": 1024}]),
+    "sdn_spikes": (
+        "gpu_sdn",
+        [
+            {"KEEP": True, "LAYERS": 1, "D": 8, "K": 8, "STEPS": 1024},
+            {"KEEP": True, "LAYERS": 2, "D": 8, "K": 4, "STEPS": 512},
+        ],
+    ),
     "sdn_back": ("gpu_sdn", [{"SUMS": True, "STEPS": 1024}, {"SUMS": True, "STEPS": 1024, "PSI": "rectangle"}]),
 }
 

@@ -232,16 +232,14 @@ def test_wrong_guesses_are_repaired(kernels, monkeypatch):
     assert (s.cpu() != lif_reference(I, tau)[1].flatten(0, 1)).any(), "this input does not test repair"
 
 
-def network(d: int, k: int, dtype: torch.dtype = torch.float32) -> ReducedSDN:
+def network(d: int, k: int, dtype: torch.dtype = torch.float32, layers: int = 1) -> ReducedSDN:
     generator = torch.Generator().manual_seed(d + k)
-    tensors = {n: torch.randn(s, generator=generator).to(dtype) / 2 for n, s in reduced_shapes(d, k).items()}
+    tensors = {n: torch.randn(s, generator=generator).to(dtype) / 2 for n, s in reduced_shapes(d, k, layers).items()}
     return ReducedSDN(tensors, tau=0.5)
 
 
-def arguments(sdn: ReducedSDN) -> list[Tensor]:
-    return to_device(
-        sdn.conv_weight, sdn.conv_bias, sdn.mix_weight, sdn.mix_bias, sdn.out_weight, sdn.out_bias
-    )  # fmt: skip
+def arguments(sdn: ReducedSDN) -> tuple[Tensor, tuple[int, int, int]]:
+    return sdn.flat().to(DEVICE), sdn.sizes
 
 
 def check_sdn(
@@ -275,19 +273,24 @@ def check_sdn(
 
 @on_device
 @pytest.mark.parametrize(
-    ("d", "k", "dtype"),
+    ("d", "k", "dtype", "layers"),
     [
-        (8, 8, torch.float32),
-        (8, 8, torch.float64),
-        (8, 8, torch.bfloat16),
-        (5, 3, torch.float16),
-        (1, 1, torch.float32),
-        (3, 20, torch.float32),
+        (8, 8, torch.float32, 1),
+        (8, 8, torch.float64, 1),
+        (8, 8, torch.bfloat16, 1),
+        (5, 3, torch.float16, 1),
+        (1, 1, torch.float32, 1),
+        (3, 20, torch.float32, 1),
+        (6, 4, torch.float32, 2),
+        (6, 4, torch.float64, 2),
+        (5, 3, torch.bfloat16, 2),
+        (1, 1, torch.float32, 2),
     ],
 )
-def test_sdn(kernels, d, k, dtype):
-    check_sdn(kernels, network(d, k, real(dtype)), current(2, 2, 70, dtype), neuron(2, dtype)[1])
-    check_sdn(kernels, network(d, k, real(dtype)), current(1, 2, 1, dtype), None)
+def test_sdn(kernels, d, k, dtype, layers):
+    sdn = network(d, k, real(dtype), layers)
+    check_sdn(kernels, sdn, current(2, 2, 70, dtype), neuron(2, dtype)[1])
+    check_sdn(kernels, sdn, current(1, 2, 1, dtype), None)
 
 
 @on_device

@@ -101,11 +101,12 @@ def test_wrong_options_are_explained(options, message):
 
 
 @pytest.mark.parametrize("name", ["cpu", "plain"])
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize(("d", "k"), [(8, 8), (1, 1), (5, 3), (6, 40), (12, 7)])
-def test_fused_surrogate_equals_layers(name, d, k):
+def test_fused_surrogate_equals_layers(name, d, k, layers):
     """mem to 1e-5 and gradients of I and v_th, over lengths shorter than the kernel and longer than a block."""
-    network = _reduced(d, k)
-    weights = [*next(network.layer_tensors()), network.out_weight, network.out_bias]
+    network = _reduced(d, k, layers)
+    weights = network.flat(), network.sizes
     for shape in ((1, 1, 1), (2, 3, 30), (2, 3, 700)):
         v_th = (torch.rand(shape[1]) + 0.5).requires_grad_()
         current = torch.randn(shape, requires_grad=True)
@@ -129,7 +130,7 @@ def test_fused_surrogate_equals_layers(name, d, k):
 def test_fused_surrogate_of_the_shipped_weights(tau, record_property):
     """Rounding stays below half a unit in the last place of the terms that are added up; hardly a spike differs."""
     network, current = load_reduced(tau), torch.randn(64, 8, 512, generator=torch.Generator().manual_seed(3))
-    weights = [*next(network.layer_tensors()), network.out_weight, network.out_bias]
+    weights = network.flat(), network.sizes
     exact = ReducedSDN({name: value.double() for name, value in network.named_buffers()}, tau)(current.double())
     terms = ReducedSDN({name: value.double().abs() for name, value in network.named_buffers()}, tau)
     s, mem = kernels.pick("cpu").sdn_forward(current.flatten(0, 1), None, *weights, True)
@@ -145,7 +146,7 @@ def test_fused_surrogate_of_the_shipped_weights(tau, record_property):
 def test_surrogate_types_and_registration(name):
     network = _reduced()
     neuron, current = SDNNeuron(network), torch.randn(2, 3, 60)
-    weights = [*next(network.layer_tensors()), network.out_weight, network.out_bias]
+    weights = network.flat(), network.sizes
     with kernels.use(name):
         s = neuron(current)
         for dtype in (torch.float64, torch.bfloat16, torch.float16):
@@ -174,7 +175,7 @@ def test_surrogate_frozen_and_free_of_memory_without_gradient():
 
 
 def test_deep_surrogate_runs_layer_by_layer_and_says_so_once():
-    neuron, current = SDNNeuron(_reduced(4, 3, layers=2)), torch.randn(2, 3, 50)
+    neuron, current = SDNNeuron(_reduced(4, 3, layers=3)), torch.randn(2, 3, 50)
     ops._say_deep.cache_clear()
     with pytest.warns(UserWarning, match="layer by layer"):
         s = neuron(current)

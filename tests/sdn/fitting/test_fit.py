@@ -318,7 +318,6 @@ def test_new_run_does_not_overwrite_an_old_one(fit, capsys):
         (["--d_model", "0"], "d_model"),
         (["--k", "0"], "kernel_size"),
         (["--n_layers", "-1"], "n_layers"),
-        (["--n_layers", "2", "--refine", "3"], "one layer"),
         (["--device", "cuda:99"], "not available"),
         (["--resume", "elsewhere"], "give one of them"),
     ],

@@ -8,9 +8,10 @@ from sdn.fitting import metrics
 from sdn.fitting.construct import construct
 from sdn.fitting.laws import make_law
 from sdn.fitting.reduce import reduce
-from sdn.fitting.refine import _draw, _Net, main, refine
+from sdn.fitting.refine import _draw, main, refine
 from sdn.fitting.simulate import Recipe, scan, write
-from sdn.network import SDN
+from sdn.fitting.windows import WindowNet
+from sdn.network import SDN, ReducedSDN, reduced_shapes
 from sdn.weights import load_reduced, save_reduced
 
 
@@ -20,19 +21,35 @@ def data(tau, rows=200, steps=256, seed=0):
     return current, torch.from_numpy(mem)
 
 
-def test_jacobian_is_the_derivative():
-    net, x = _Net(construct(0.2, d_model=5, kernel_size=4)), torch.randn(20, 4, dtype=torch.float64)
-    mem, jacobian = net.jacobian(net.theta, x)
-    torch.testing.assert_close(mem, net(net.theta, x))
-    torch.testing.assert_close(jacobian, torch.func.jacrev(lambda theta: net(theta, x))(net.theta))
+SIZES = [(5, 4, 1), (8, 8, 1), (6, 4, 2), (3, 1, 2), (4, 3, 3)]
 
 
-def test_windows_are_what_the_network_sees():
-    sdn, (current, mem) = construct(0.2), data(0.2, 4, 6)
-    x, target = _draw([(current, mem)], 8, 500, torch.Generator().manual_seed(0))
-    table = {round(value, 9): i for i, value in enumerate(sdn(current.double()).flatten().tolist())}
-    found = [table[round(value, 9)] for value in _Net(sdn)(_Net(sdn).theta, x).tolist()]
-    torch.testing.assert_close(mem.double().flatten()[found], target)
+def random(d, k, layers):
+    generator = torch.Generator().manual_seed(d)
+    shapes = reduced_shapes(d, k, layers).items()
+    return ReducedSDN({n: torch.randn(s, generator=generator).double() / 2 for n, s in shapes}, 0.2)
+
+
+@pytest.mark.parametrize(("d", "k", "layers"), SIZES)
+def test_jacobian_is_the_derivative(d, k, layers):
+    net = WindowNet(random(d, k, layers))
+    x, t = torch.randn(20, net.window, dtype=torch.float64), torch.arange(20)
+    mem, jacobian = net.jacobian(net.theta, x, t)
+    torch.testing.assert_close(mem, net(net.theta, x, t))
+    torch.testing.assert_close(jacobian, torch.func.jacrev(lambda theta: net(theta, x, t))(net.theta))
+
+
+@pytest.mark.parametrize(("d", "k", "layers"), SIZES)
+def test_windows_are_what_the_network_sees(d, k, layers):
+    sdn, (current, mem) = random(d, k, layers), data(0.2, 4, 6)
+    net = WindowNet(sdn)
+    *windows, target = _draw([(current, mem)], net.window, 500, torch.Generator().manual_seed(0))
+
+    def pairs(predicted, true):
+        return {(round(p, 9), round(m, 9)) for p, m in zip(predicted.tolist(), true.tolist(), strict=True)}
+
+    found = pairs(net(net.theta, *windows), target)
+    assert found == pairs(sdn(current.double()).flatten(), mem.double().flatten())
 
 
 @pytest.mark.parametrize(("d", "k"), [(3, 1), (3, 8), (4, 2), (8, 3), (8, 8), (16, 4)])
@@ -45,9 +62,39 @@ def test_constructed_network_is_a_neuron(d, k):
     assert ratio < bound
 
 
-def test_construction_needs_three_channels():
-    with pytest.raises(UserError, match="at least 3 channels"):
-        construct(0.2, d_model=2)
+@pytest.mark.parametrize(("d", "k"), [(5, 3), (6, 4), (8, 8)])
+@pytest.mark.parametrize("tau", [0.125, 0.3])
+def test_two_constructed_layers_know_more(tau, d, k):
+    """Two steps back they reset exactly: not far from the exact recurrence over three inputs, but for their ramps."""
+    current, mem = data(tau)
+    sdn = construct(tau, d, k, width=0.0005, n_layers=2)
+    ratio = metrics.evaluate(sdn, current.double(), mem.double()).ratio
+    bound = metrics.evaluate(lambda x: metrics.truncated(x, tau, 3), current, mem).ratio
+    assert ratio < 1.3 * bound + 1e-4
+
+
+def test_two_constructed_layers_are_exact_from_the_first_step():
+    """What a layer's past is before the first step must not matter."""
+    current, mem = data(0.125, 5000, 3)
+    score = metrics.evaluate(construct(0.125, 6, 4, width=1e-6, n_layers=2), current.double(), mem.double())
+    assert score.mae_max < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [((2, 8, 1), "at least 3 channels"), ((4, 8, 2), "at least 5"), ((6, 2, 2), "window"), ((8, 8, 3), "3 layers")],
+)
+def test_constructions_there_are_not(sizes, message):
+    with pytest.raises(UserError, match=message):
+        construct(0.2, *sizes[:2], n_layers=sizes[2])
+
+
+def test_two_layers_are_refined_too():
+    current, mem = data(0.2, 400)
+    start = construct(0.2, 5, 3, n_layers=2)
+    better = refine(start, [(current, mem)], 20, batch=4000)
+    old, new = (metrics.evaluate(sdn, current, mem).mae_mean for sdn in (start.float(), better))
+    assert new < old
 
 
 def test_refinement_improves_and_repeats_exactly():
@@ -78,7 +125,6 @@ def test_refinement_never_returns_worse_than_it_was_given():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sdn": lambda: reduce(SDN(n_layers=2), 0.2)}, "one layer"),
         ({"data": lambda: []}, "at least 10"),
         ({"data": lambda: [data(0.2, 9)]}, "at least 10"),
         ({"data": lambda: [(torch.full((20, 9), torch.nan), torch.zeros(20, 9))]}, "NaN"),
@@ -86,7 +132,7 @@ def test_refinement_never_returns_worse_than_it_was_given():
         ({"batch": lambda: 0}, "positive"),
         ({"smoothing": lambda: 0}, "positive"),
     ],
-    ids=["layers", "none", "few", "nan", "steps", "batch", "smoothing"],
+    ids=["none", "few", "nan", "steps", "batch", "smoothing"],
 )
 def test_what_cannot_be_refined(change, message):
     arguments = {"sdn": lambda: construct(0.2), "data": lambda: [data(0.2, 20, 20)], "steps": lambda: 1}
