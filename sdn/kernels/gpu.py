@@ -151,13 +151,14 @@ def sdn_forward(
     if not I.numel():
         return s, mem
     D, K = triton.next_power_of_2(d), triton.next_power_of_2(k)
-    # A thread keeps D + K numbers a step and layer in registers: 8 steps at d = k = 8, fewer for wider networks.
-    steps = min(128 * max(1, min(8, 64 // (max(D, K) * layers))), max(32, triton.next_power_of_2(L)))
+    # A thread keeps D + K numbers a step and layer in registers: 8 steps at d = k = 8, fewer for wider networks, a
+    # quarter with two layers.
+    steps = min(128 // layers * max(1, min(8, 64 // (max(D, K) * layers))), max(32, triton.next_power_of_2(L)))
     threshold, H, scaled = _threshold(I, v_th)
     with _on(I):
         sdn_spikes[R, triton.cdiv(L, steps)](
             I, threshold, weights.contiguous(), s, mem, H, L, d, k,
-            SCALED=scaled, KEEP=keep_mem, LAYERS=layers, D=D, K=K, STEPS=steps, num_warps=_warps(steps),
+            SCALED=scaled, KEEP=keep_mem, LAYERS=layers, D=D, K=K, STEPS=steps, num_warps=_warps(steps * layers),
         )  # fmt: skip
     return s, mem
 

@@ -39,7 +39,7 @@ KERNELS = {
         "gpu_sdn",
         [
             {"KEEP": True, "LAYERS": 1, "D": 8, "K": 8, "STEPS": 1024},
-            {"KEEP": True, "LAYERS": 2, "D": 8, "K": 4, "STEPS": 512},
+            {"KEEP": True, "LAYERS": 2, "D": 8, "K": 4, "STEPS": 256},
         ],
     ),
     "sdn_back": ("gpu_sdn", [{"SUMS": True, "STEPS": 1024}, {"SUMS": True, "STEPS": 1024, "PSI": "rectangle"}]),
