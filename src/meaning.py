@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 def check_meaning(trained: Mapping[str, Any], facts: Mapping[str, Any], source: str | Path) -> None:
-    """Refuse to judge the network of ``source`` by data whose tokens or classes are numbered otherwise; say where only
-    their scale is another.
+    """Refuse to judge the network of ``source`` by data whose tokens or classes are numbered otherwise, or to train it
+    further on them; say where only their scale is another.
 
     Args:
         trained, facts: of the data it was trained on and of those at hand, see ``SequenceData.facts``; what one of them
@@ -37,7 +37,7 @@ def check_meaning(trained: Mapping[str, Any], facts: Mapping[str, Any], source: 
             there, here = (repr(names[place]) if place < len(names) else "nothing" for names in (before, now))
             raise UserError(
                 f"{source} was trained where {what} {place} is {there}; in these data it is {here}, and every figure "
-                "would be wrong; judge it by data that number them as it learnt them, or train it on these from its "
+                "would be wrong; give it data that number them as it learnt them, or start a new run on these from its "
                 "weights with train.pretrained_model_path"
             )
     before, now = trained.get("input_scale"), facts.get("input_scale")

@@ -143,3 +143,13 @@ def batches(
     drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:limit]
     some = Subset(dataset, drawn.sort().values.tolist())
     return make_loader(some, collate, replace(loaders, eval_drop_last=False), Shard(0, 1), train=False)
+
+
+def first(module: SequenceModule, data: SequenceData, split: str, count: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """The first ``count`` samples of a split as one batch, in the order in which the data have them; the first batch of a
+    text, which is no set of samples."""
+    if type(data).eval_loaders is not SequenceData.eval_loaders:
+        return next(iter(batches(module, data, split, count)))
+    options = {**module.config["loader"], "eval_batch_size": count, "eval_drop_last": False, "bucket": 0}
+    dataset, collate = data.views(split)[split]
+    return next(iter(make_loader(dataset, collate, LoaderOptions(**options), Shard(0, 1), train=False)))

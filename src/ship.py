@@ -145,10 +145,10 @@ def keep_examples(network: Network, run: Path, count: int, path: Path) -> None:
     from safetensors.torch import save_file
 
     from sdn.files import atomic_path
-    from src.restore import batches, restore
+    from src.restore import first, restore
 
     module, data = restore(run / "checkpoints" / "best.ckpt")
-    x, y, z = next(iter(batches(module, data, "test", count)))
+    x, y, z = first(module, data, "test", count)
     lengths = z.get("lengths")
     with torch.no_grad():
         answer = network(x, lengths).argmax(-1)

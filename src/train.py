@@ -132,10 +132,10 @@ def _run(config: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
     data = open_data(config["dataset"])
     if kept and train["mode"] == "fit":
         check_goes_on(kept.get("contents"), data, checkpoint, train["accept_changed_data"])
-    elif kept:
+    elif kept and same_data(config, kept["config"]):
+        warn_if_changed(kept.get("contents"), data, checkpoint)
+    if kept:
         check_meaning(kept.get("facts", {}), data.facts(), checkpoint)
-        if same_data(config, kept["config"]):
-            warn_if_changed(kept.get("contents"), data, checkpoint)
     module = module_of(kept, checkpoint, config, data) if kept else SequenceModule(config, data)
     if train["pretrained_model_path"] and checkpoint is None:
         load_pretrained(

@@ -9,7 +9,7 @@ import torch
 from models.spike.network import load, save
 from sdn.errors import UserError
 from src.callbacks.firing_rate import neurons
-from src.dataloaders.base import SequenceData, TensorSet
+from src.dataloaders.base import RaggedSet, SequenceData, TensorSet
 from src.evaluation.activity import LayerActivity, measure
 from src.evaluation.energy import Constants
 from src.evaluation.report.evaluation import evaluation_page
@@ -18,7 +18,7 @@ from src.evaluation.summary import summary
 from src.evaluation.twin import other_network
 from src.export import network_of
 from src.module import SequenceModule
-from src.restore import batches, refuse_nan
+from src.restore import batches, first, refuse_nan
 
 LAYER = {"neuron": "sdn", "tau": 0.125, "d_state": 8, "bidirectional": False, "trainable_B": False}
 
@@ -209,6 +209,16 @@ def test_a_limit_draws_from_all_classes_by_its_seed():
     assert torch.equal(some, drawn(limit=9))
     assert not torch.equal(drawn(limit=9, batch_size=1), drawn(limit=9, seed=3))
     assert len(drawn(limit=99, batch_size=7)) == 30
+
+
+def test_the_first_samples_are_those_of_the_data_whatever_is_sorted_by_length():
+    data, module = Sorted(), _module()
+    lengths = torch.tensor([5, 3, 9, 1, 2, 8])
+    data.test = RaggedSet.of([torch.full((n, 1), float(n)) for n in lengths], torch.arange(6))
+    module.config["loader"] = {"batch_size": 2, "eval_drop_last": True, "bucket": 3}
+    x, y, z = first(module, data, "test", 5)
+    assert y.tolist() == [0, 1, 2, 3, 4]
+    assert z["lengths"].tolist() == x[:, 0, 0].tolist() == lengths[:5].tolist()
 
 
 def test_summary_and_page(tmp_path):
