@@ -4,10 +4,12 @@
 spikes it may have (E_l: expected wrong over true spikes, w_l: the bound on it), beside what exceeds a part of the bound
 B_l on the largest error, in windows kept from scan to scan because they were the worst::
 
-    F = sum_l E_l / w_l  +  weight sum_l sum_i max(0, |r_i| / (margin B_l) - 1)^2
+    F = sum_l sway_l E_l / w_l  +  weight sum_l sum_i max(0, |r_i| / (margin B_l) - 1)^2
 
 Steps are those of Levenberg and Marquardt, with E reweighted to squares as in :mod:`sdn.fitting.refine`. Judged, every
-40 steps, is the float32 network on fixed fresh sequences; the one that is furthest inside its bounds is kept.
+40 steps, is the float32 network on fixed fresh sequences: the one that is furthest inside its bounds is kept, and laws
+outside theirs get more sway. Which units take which part is decided early and by chance; so several starts are tried
+for some steps, with a lower weight, and the best of them goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -25,191 +27,147 @@ from torch import Tensor
 
 from ..errors import UserError, door
 from ..network import ReducedSDN
+from .aim import Aim
 from .bounds import Judge, read_bounds
 from .card import LAWS
-from .hard_windows import Pool, Source, Windows, join
+from .hard_windows import Source
 from .windows import WindowNet
 
-Progress = Callable[[int, Tensor], None]  # step, figures over bounds (2, laws)
+Progress = Callable[[str, Tensor], None]  # where it stands, figures over bounds (2, laws)
 
-_BLOCK = 4096
 _SCAN_EVERY, _JUDGE_EVERY = 4, 40
-_NEAR, _NEW, _POOL = 0.8, 300, 1200  # share of a bound from which a window is kept; how many a scan, and a law
 _SWAY, _RANGE = (0.8, 1.5), (0.1, 10.0)  # of a law's weight from judgement to judgement, and in all
-_EASY = 1 / 3  # part of the weight of the largest errors at the first step; all of it from the middle on
+_EASY = 1 / 3  # part of the weight of the largest errors while starts are tried
+_SCORE = 16  # power of the mean of the figures over their bounds that networks are compared by
 _FACTORS = (0.01, 0.1, 1.0, 10.0, 100.0)
 _KEEP_MATRIX, _KEEP_SLOPE = 0.7, 0.5
-_SMOOTHING = 1e-4
-_MEAN_ERROR, _MEAN_SMOOTHING = 0.02, 1e-3  # a little of the mean error too, where no spike hangs on it
+_DAMPING = 1e-2  # lambda at the first step
 _JUDGED_BY = 1000  # added to the seed of the sequences that decide
-
-
-class _Aim:
-    """F and its curvature; ``bounds (2, laws)``."""
-
-    def __init__(self, net: WindowNet, sources: list[Source], bounds: Tensor, margin: float, weight: float) -> None:
-        self.net, self.sources, self.weight = net, sources, weight
-        self.sway = torch.ones(len(sources)).double()
-        rates = torch.stack([source.spike.double().sum().clamp_min(1) / source.spike.numel() for source in sources])
-        self.per_law, self.largest = 1 / (rates * bounds[0]), margin * bounds[1]
-        self.pools = [Pool(_POOL) for _ in sources]
-
-    def draw(self, n: int) -> tuple[Windows, Tensor]:
-        """n windows of all laws, and their laws."""
-        each = n // len(self.sources)
-        laws = torch.arange(len(self.sources)).repeat_interleave(each)
-        return join([source.draw(each) for source in self.sources]), laws
-
-    def hard(self) -> tuple[Windows, Tensor] | None:
-        """The windows of all pools, and their laws."""
-        held = [(i, pool.windows) for i, pool in enumerate(self.pools) if pool.windows is not None]
-        if not held:
-            return None
-        laws = torch.cat([torch.full_like(windows.t, i) for i, windows in held])
-        return join([windows for _, windows in held]), laws
-
-    def mem(self, theta: Tensor, windows: Windows) -> Tensor:
-        blocks = zip(windows.x.split(_BLOCK), windows.t.split(_BLOCK), strict=True)
-        return torch.cat([self.net(theta, *block) for block in blocks])
-
-    def excess(self, residual: Tensor, laws: Tensor) -> Tensor:
-        return (residual.abs() / self.largest[laws] - 1).clamp_min(0)
-
-    def __call__(self, theta: Tensor, drawn: tuple[Windows, Tensor], hard: tuple[Windows, Tensor] | None) -> float:
-        windows, laws = drawn
-        each = windows.wrong(self.mem(theta, windows)) * (self.sway * self.per_law)[laws]
-        value = each.sum().item() * len(self.sources) / len(laws)
-        if hard:
-            value += self.weight * self.excess(self.mem(theta, hard[0]) - hard[0].mem, hard[1]).square().sum().item()
-        return value
-
-    def curvature(
-        self, theta: Tensor, drawn: tuple[Windows, Tensor], hard: tuple[Windows, Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
-        """``(J'WJ (P, P), J'Wr (P,))`` of F."""
-        matrix, slope = theta.new_zeros(len(theta), len(theta)), torch.zeros_like(theta)
-        share = len(self.sources) / len(drawn[1])
-        for windows, laws in _blocks(*drawn):
-            mem, jacobian = self.net.jacobian(theta, windows.x, windows.t)
-            residual = mem - windows.mem
-            weight = (
-                windows.density(mem) * (self.sway * self.per_law)[laws] / torch.sqrt(residual.square() + _SMOOTHING**2)
-            )
-            weight += _MEAN_ERROR / torch.sqrt(residual.square() + _MEAN_SMOOTHING**2)
-            weight *= share
-            slope.addmv_(jacobian.T, weight * residual)
-            jacobian *= weight.sqrt()[:, None]
-            matrix.addmm_(jacobian.T, jacobian)
-        if hard:
-            beyond = self.excess(self.mem(theta, hard[0]) - hard[0].mem, hard[1]) > 0
-            hard = hard[0].take(beyond), hard[1][beyond]
-        for windows, laws in _blocks(*hard) if hard else ():
-            mem, jacobian = self.net.jacobian(theta, windows.x, windows.t)
-            residual, bound = mem - windows.mem, self.largest[laws]
-            pull = 2 * self.weight * self.excess(residual, laws) * residual.sign() / bound
-            slope.addmv_(jacobian.T, pull)
-            jacobian *= (math.sqrt(2 * self.weight) / bound)[:, None]
-            matrix.addmm_(jacobian.T, jacobian)
-        return matrix, slope
-
-    def scan(self, theta: Tensor, sdn: ReducedSDN) -> None:
-        """Fresh sequences of every law; the windows with the largest errors join the pools."""
-        for source, pool, largest in zip(self.sources, self.pools, self.largest, strict=True):
-            source.renew()
-            error = (sdn(source.current.double()) - source.mem.double()).abs().flatten()
-            most = min(_NEW, int((error > _NEAR * largest).sum()))
-            if most == 0:
-                continue
-            error, where = error.topk(most)
-            if pool.windows is not None:
-                held = self.mem(theta, pool.windows) - pool.windows.mem
-                error = torch.cat([held.abs(), error])
-            pool.add(source.at(where), error)
-
-
-def _blocks(windows: Windows, laws: Tensor) -> list[tuple[Windows, Tensor]]:
-    cuts = [slice(i, i + _BLOCK) for i in range(0, len(laws), _BLOCK)]
-    return [(windows.take(cut), laws[cut]) for cut in cuts]
 
 
 @torch.no_grad()
 def outdo(
-    start: ReducedSDN,
+    starts: Sequence[ReducedSDN],
     bounds: Tensor,
     judge: Judge,
     steps: int,
+    trial: int = 160,
     batch: int = 54_000,
     margin: float = 0.9,
     weight: float = 3.0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[ReducedSDN, Tensor]:
-    """``start`` moved inside ``bounds`` as far as it goes, in float32, on the CPU; and its figures over them.
+    """The best of ``starts``, moved inside ``bounds`` as far as it goes, in float32; and its figures over them.
 
     Args:
-        start: left unchanged.
+        starts: networks of one size and tau, left unchanged.
         bounds: ``(2, laws)``: wrong over true spikes, and largest errors.
         judge: decides which of the networks on the way is returned.
-        steps: of Levenberg and Marquardt.
-        batch: windows drawn for each.
+        steps: of Levenberg and Marquardt, from the best start.
+        trial: steps before that from each, if there are several.
+        batch: windows drawn for a step.
         margin: part of the bound on a largest error from which it is pulled back.
         weight: of that pull.
         seed: decides all draws.
-        progress: called with the step and the figures over their bounds ``(2, laws)``, every 40 steps.
+        progress: called with where it stands and the figures over their bounds ``(2, laws)``, every 40 steps.
 
     Raises:
-        UserError: numbers out of range, bounds that are not above 0, or an error that is NaN.
+        UserError: numbers out of range, no start, bounds that are not above 0, or an error that is NaN.
     """
     if not bool((bounds > 0).all()):
         raise UserError("bounds must be numbers above 0")
-    if steps < 1 or batch < len(LAWS) or not 0 < margin <= 1 or not weight > 0 or seed < 0:
+    if min(steps, trial, len(starts)) < 1 or batch < len(LAWS) or not 0 < margin <= 1 or not weight > 0 or seed < 0:
         raise UserError(
-            f"steps and weight must be above 0, the margin between 0 and 1, the batch at least {len(LAWS)} and the "
-            f"seed at least 0, not {steps}, {weight}, {margin}, {batch}, {seed}"
+            "starts, trial, steps and weight must be above 0, the margin between 0 and 1, the batch at least "
+            f"{len(LAWS)} and the seed at least 0, not {len(starts)}, {trial}, {steps}, {weight}, {margin}, {batch} "
+            f"and {seed}"
         )
-    net, rng = WindowNet(start), np.random.default_rng(seed)
-    aim = _Aim(net, [Source(law, start.tau, net.window, rng) for law in LAWS.values()], bounds, margin, weight)
+    tell = progress or (lambda where, over: None)
+    facts = {"outdo_steps": steps, "outdo_batch": batch, "outdo_margin": margin, "outdo_weight": weight}
+    facts |= {"outdo_seed": seed, "outdo_starts": len(starts), "outdo_trial": trial}
 
-    def network(theta: Tensor, dtype: torch.dtype) -> ReducedSDN:
-        return ReducedSDN({n: v.to(dtype) for n, v in net.unpack(theta).items()}, start.tau, start.meta)
+    def descend(start: ReducedSDN, name: str, stream: int, steps: int, weight: float) -> tuple[ReducedSDN, Tensor]:
+        rng = np.random.default_rng([seed, stream])
+        descent = _Descent(start, bounds, judge, batch, margin, weight, rng)
+        return descent.run(steps, lambda step, over: tell(f"{name}, step {step}/{steps}", over))
 
-    theta, damping, least = net.theta, 1e-2, math.inf
-    matrix, slope = theta.new_zeros(len(theta), len(theta)), torch.zeros_like(theta)
-    for step in range(steps + 1):
-        if step % _JUDGE_EVERY == 0 or step == steps:
-            found = network(theta, torch.float32)
-            over = judge(found) / bounds
-            if not bool(over.isfinite().all()):
-                raise UserError("the error became NaN: the start holds numbers that are too large; take another")
-            if progress:
+    best = starts[0]
+    if len(starts) > 1:
+        tried = [
+            descend(start, f"start {i}/{len(starts)}", i, trial, _EASY * weight) for i, start in enumerate(starts, 1)
+        ]
+        best = min(tried, key=lambda end: _score(end[1]))[0]
+    found, over = descend(best, "the best start" if len(starts) > 1 else "the start", 0, steps, weight)
+    found.meta |= facts
+    return found, over
+
+
+def _score(over: Tensor) -> float:
+    return over.pow(_SCORE).mean().item()
+
+
+class _Descent:
+    """Levenberg-Marquardt steps from one start."""
+
+    def __init__(
+        self,
+        start: ReducedSDN,
+        bounds: Tensor,
+        judge: Judge,
+        batch: int,
+        margin: float,
+        weight: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self.start, self.bounds, self.judge, self.batch = start, bounds, judge, batch
+        self.net = WindowNet(start)
+        sources = [Source(law, start.tau, self.net.window, rng) for law in LAWS.values()]
+        self.aim = Aim(self.net, sources, bounds, margin, weight)
+        self.theta, self.damping = self.net.theta, _DAMPING
+        self.matrix, self.slope = self.theta.new_zeros(len(self.theta), len(self.theta)), torch.zeros_like(self.theta)
+
+    def network(self, dtype: torch.dtype) -> ReducedSDN:
+        tensors = {name: value.to(dtype) for name, value in self.net.unpack(self.theta).items()}
+        return ReducedSDN(tensors, self.start.tau, self.start.meta)
+
+    def run(self, steps: int, progress: Callable[[int, Tensor], None]) -> tuple[ReducedSDN, Tensor]:
+        """The network that was judged best on the way, the start and the end included, and its figures."""
+        judged: list[tuple[ReducedSDN, Tensor]] = []
+        for step in range(steps + 1):
+            if step % _JUDGE_EVERY == 0 or step == steps:
+                found = self.network(torch.float32)
+                over = self.judge(found) / self.bounds
+                if not bool(over.isfinite().all()):
+                    raise UserError("the error became NaN: the start holds numbers that are too large; take another")
                 progress(step, over)
-            aim.sway *= over[0].clamp(*_SWAY)
-            aim.sway.clamp_(*_RANGE)
-            if (score := over.pow(16).sum().item()) < least:
-                least, best, figures = score, found, over
-        aim.weight = weight * min(1.0, _EASY + (1 - _EASY) * 2 * step / steps)
-        if step % _SCAN_EVERY == 0:
-            aim.scan(theta, network(theta, torch.float64))
-        hard = aim.hard()
-        now_matrix, now_slope = aim.curvature(theta, aim.draw(batch), hard)
-        matrix.lerp_(now_matrix, 1 if step == 0 else 1 - _KEEP_MATRIX)
-        slope.lerp_(now_slope, 1 if step == 0 else 1 - _KEEP_SLOPE)
-        drawn = aim.draw(2 * batch)
-        now = aim(theta, drawn, hard)
-        diagonal = torch.diag(matrix.diagonal().clamp_min(1e-12 * matrix.diagonal().max()))
+                judged.append((found, over))
+                self.aim.sway = (self.aim.sway * over[0].clamp(*_SWAY)).clamp(*_RANGE)
+            if step < steps:
+                if step % _SCAN_EVERY == 0:
+                    self.aim.scan(self.theta, self.network(torch.float64))
+                self.step(step == 0)
+        return min(judged, key=lambda end: _score(end[1]))
+
+    def step(self, first: bool) -> None:
+        """One step, if one of several dampings lowers F on other windows than those it was found on."""
+        aim, hard = self.aim, self.aim.hard()
+        matrix, slope = aim.curvature(self.theta, aim.draw(self.batch), hard)
+        self.matrix.lerp_(matrix, 1 if first else 1 - _KEEP_MATRIX)
+        self.slope.lerp_(slope, 1 if first else 1 - _KEEP_SLOPE)
+        drawn = aim.draw(2 * self.batch)
+        now = aim(self.theta, drawn, hard)
+        diagonal = torch.diag(self.matrix.diagonal().clamp_min(1e-12 * self.matrix.diagonal().max()))
         trials = {}
-        for trial in (damping * factor for factor in _FACTORS):
-            candidate = theta - torch.linalg.solve(matrix + trial * diagonal, slope)
-            trials[aim(candidate, drawn, hard)] = candidate, trial
+        for damping in (self.damping * factor for factor in _FACTORS):
+            candidate = self.theta - torch.linalg.solve(self.matrix + damping * diagonal, self.slope)
+            trials[aim(candidate, drawn, hard)] = candidate, damping
         lowest = min(value for value in (*trials, math.inf) if value == value)
         if lowest < now:
-            theta, damping = trials[lowest]
+            self.theta, self.damping = trials[lowest]
         else:
-            damping *= 10
-        damping = min(max(damping, 1e-8), 1e3)
-    best.meta |= {"outdo_steps": steps, "outdo_batch": batch, "outdo_margin": margin, "outdo_weight": weight}
-    best.meta |= {"outdo_seed": seed}
-    return best, figures
+            self.damping *= 10
+        self.damping = min(max(self.damping, 1e-8), 1e3)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -225,12 +183,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--save", required=True, metavar="FILE", help="reduced SDN to write, safetensors")
     p.add_argument("--tau", type=float, default=0.125, help="decay a step")
     p.add_argument("--start", default="constructed", metavar="FILE", help="reduced SDN to begin with")
+    p.add_argument("--starts", type=int, default=8, help="constructed starts that are tried")
+    p.add_argument("--trial", type=int, default=160, help="steps from each of them")
     p.add_argument("--d_model", type=int, default=6, help="channels of a constructed start")
     p.add_argument("--k", "--kernel_size", dest="kernel_size", type=int, default=4, help="its window")
     p.add_argument("--n_layers", type=int, default=2, help="its layers, one or two")
     p.add_argument("--width", type=float, default=0.04, help="of its ramps, in thresholds")
     p.add_argument("--reach", type=float, default=96.0, help="potentials from -reach on pass unchanged at the start")
-    p.add_argument("--steps", type=int, default=800, help="Levenberg-Marquardt steps")
+    p.add_argument("--steps", type=int, default=800, help="Levenberg-Marquardt steps from the best")
     p.add_argument("--batch", type=int, default=54_000, help="windows drawn for a step")
     p.add_argument("--margin", type=float, default=0.9, help="part of a bound on a largest error to stay below")
     p.add_argument("--weight", type=float, default=3.0, help="of what exceeds that part")
@@ -248,25 +208,26 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.start == "constructed":
         sizes = args.d_model, args.kernel_size, args.width, args.reach
-        start = construct(args.tau, *sizes, seed=args.seed, n_layers=args.n_layers)
+        seeds = range(args.seed, args.seed + max(1, args.starts))
+        starts = [construct(args.tau, *sizes, seed=seed, n_layers=args.n_layers) for seed in seeds]
     else:
-        start = load_reduced(args.start, args.tau)
+        starts = [load_reduced(args.start, args.tau)]
     judge = Judge(args.tau, args.seed + _JUDGED_BY)
     bounds = read_bounds(args.than, args.tau, judge)
     torch.set_num_threads(1)  # the order of sums, and so the last bits of the result, depend on it
     began = time.monotonic()
 
-    def progress(step: int, over: Tensor) -> None:
+    def progress(where: str, over: Tensor) -> None:
         wrong, largest = over.max(1).values.tolist()
         print(" ".join(f"{v:.2f}" for v in over[0].tolist()), "|", " ".join(f"{v:.2f}" for v in over[1].tolist()))
         print(
-            f"step {step}/{args.steps}: at most {wrong:.2f} of a bound on wrong spikes, {largest:.2f} of one on the "
+            f"{where}: at most {wrong:.2f} of a bound on wrong spikes, {largest:.2f} of one on the "
             f"largest error, {time.monotonic() - began:.0f} s",
             flush=True,
         )
 
-    options = args.steps, args.batch, args.margin, args.weight, args.seed
-    sdn, over = outdo(start, bounds, judge, *options, progress=progress)
+    options = args.steps, args.trial, args.batch, args.margin, args.weight, args.seed
+    sdn, over = outdo(starts, bounds, judge, *options, progress=progress)
     sdn.meta["command"] = " ".join(["python -m sdn.outdo", *map(shlex.quote, argv)])
     save_reduced(sdn, args.save)
     for law, wrong, largest in zip(LAWS, *over.tolist(), strict=True):

@@ -8,16 +8,17 @@ import torch
 
 from sdn.errors import UserError
 from sdn.fitting import bounds as bounds_module
+from sdn.fitting.aim import Aim
 from sdn.fitting.bounds import Judge, read_bounds
 from sdn.fitting.card import LAWS
 from sdn.fitting.construct import construct
 from sdn.fitting.hard_windows import Pool, Source, Windows
-from sdn.fitting.outdo import _Aim, main, outdo
+from sdn.fitting.outdo import main, outdo
 from sdn.fitting.windows import WindowNet
 from sdn.weights import load_reduced, save_reduced
 
 TAU = 0.125
-SMALL = ["--steps", "2", "--batch", "90"]
+SMALL = ["--steps", "2", "--batch", "90", "--starts", "2", "--trial", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ def test_slope_is_that_of_the_aim():
     net = WindowNet(construct(TAU, 5, 3, width=0.3, n_layers=2))
     sources = [Source(law, TAU, net.window, np.random.default_rng(1)) for law in LAWS.values()]
     bounds = torch.stack([torch.full((9,), 0.01), torch.full((9,), 0.02)]).double()
-    aim = _Aim(net, sources, bounds, 0.9, 3.0)
+    aim = Aim(net, sources, bounds, 0.9, 3.0)
     aim.scan(net.theta, construct(TAU, 5, 3, width=0.3, n_layers=2))
     drawn, hard = aim.draw(900), aim.hard()
     assert hard is not None
@@ -97,13 +98,27 @@ def test_steps_lead_towards_the_bounds(monkeypatch):
     monkeypatch.setattr("sdn.fitting.hard_windows._STEPS", 128)
     start, judge = construct(TAU, 6, 4, width=0.3, n_layers=2), Judge(TAU, 5, 100, 128)
     bounds = judge(construct(TAU, 6, 4, width=0.1, n_layers=2)).maximum(judge.least)
+    bounds[1] *= 2
     seen = []
-    better, over = outdo(start, bounds, judge, 40, batch=3600, progress=lambda step, _: seen.append(step))
-    assert seen == [0, 40]
+    better, over = outdo([start], bounds, judge, 40, batch=3600, progress=lambda where, _: seen.append(where))
+    assert seen == ["the start, step 0/40", "the start, step 40/40"]
     torch.testing.assert_close(judge(better) / bounds, over)
     assert over[0].max() < 0.9 * (judge(start) / bounds)[0].max()
-    again, _ = outdo(start, bounds, judge, 40, batch=3600)
+    again, _ = outdo([start], bounds, judge, 40, batch=3600)
     assert all(map(torch.equal, better.buffers(), again.buffers()))
+
+
+def test_the_best_start_goes_on():
+    """Of two starts one has no ramps to speak of."""
+    starts = [construct(TAU, 6, 4, width=width, n_layers=2) for width in (1.5, 0.01)]
+    judge, seen = Judge(TAU, 5, 100, 128), {}
+    bounds = judge(starts[1]).maximum(judge.least)
+    outdo(starts, bounds, judge, 1, trial=1, batch=90, progress=lambda where, over: seen.setdefault(where, over))
+    assert list(seen) == [
+        f"{name}, step {i}/1" for name in ("start 1/2", "start 2/2", "the best start") for i in (0, 1)
+    ]
+    best = min((seen["start 2/2, step 0/1"], seen["start 2/2, step 1/1"]), key=lambda over: over.max())
+    assert torch.equal(seen["the best start, step 0/1"], best)
 
 
 def test_command(table, tmp_path, capsys):
@@ -114,7 +129,8 @@ def test_command(table, tmp_path, capsys):
     assert sdn.meta["command"].startswith("python -m sdn.outdo --than")
     assert sdn.meta["outdo_steps"] == 2
     text = capsys.readouterr().out
-    assert "step 2/2" in text
+    assert "start 2/2, step 1/1: " in text
+    assert "the best start, step 2/2: " in text
     assert "constant U(.5, 1.5): " in text
     again = tmp_path / "again.safetensors"
     assert main(["--than", str(out), "--start", str(out), "--save", str(again), *SMALL]) == 0
@@ -158,6 +174,7 @@ def test_tables_that_are_no_bounds(change, message, table):
         (["--tau", "1.5"], "tau"),
         (["--d_model", "4"], "at least 5 channels"),
         (["--steps", "0"], "steps"),
+        (["--trial", "0"], "trial"),
         (["--margin", "2"], "margin"),
         (["--weight", "nan"], "weight"),
         (["--batch", "8"], "batch"),

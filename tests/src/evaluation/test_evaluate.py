@@ -9,7 +9,7 @@ import torch
 from models.spike.network import load, save
 from sdn.errors import UserError
 from src.callbacks.firing_rate import neurons
-from src.dataloaders.base import RaggedSet, SequenceData, TensorSet
+from src.dataloaders.base import RaggedSet, SequenceData, TensorSet, collate_ragged
 from src.evaluation.activity import LayerActivity, measure
 from src.evaluation.energy import Constants
 from src.evaluation.report.evaluation import evaluation_page
@@ -214,7 +214,8 @@ def test_a_limit_draws_from_all_classes_by_its_seed():
 def test_the_first_samples_are_those_of_the_data_whatever_is_sorted_by_length():
     data, module = Sorted(), _module()
     lengths = torch.tensor([5, 3, 9, 1, 2, 8])
-    data.test = RaggedSet.of([torch.full((n, 1), float(n)) for n in lengths], torch.arange(6))
+    data.test = RaggedSet(lengths.float().repeat_interleave(lengths)[:, None], lengths.cumsum(0), torch.arange(6))
+    data.collate = collate_ragged
     module.config["loader"] = {"batch_size": 2, "eval_drop_last": True, "bucket": 3}
     x, y, z = first(module, data, "test", 5)
     assert y.tolist() == [0, 1, 2, 3, 4]
