@@ -1,14 +1,12 @@
 """What :mod:`sdn.fitting.outdo` lowers, and the quadratic forms its steps are made of.
 
 With E_l the expected wrong over true spikes of law l, w_l and B_l the bounds on it and on the largest error, and r_i
-the errors in windows kept because they were the worst::
+the errors in n_l windows kept because they were the worst (of more than 100 the mean, times 100)::
 
-    F = sum_l sway_l E_l / w_l  +  weight sum_l sum_i max(0, |r_i| / (margin B_l) - 1)^2
+    F = sum_l sway_l E_l / w_l  +  weight sum_l min(1, 100 / n_l) sum_i max(0, |r_i| / (margin B_l) - 1)^2
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -19,6 +17,7 @@ from .windows import WindowNet
 
 _BLOCK = 4096
 _NEAR, _NEW, _POOL = 0.8, 300, 1200  # share of a bound from which a window is kept; how many a scan, and a law
+_COUNTED = 100
 _SMOOTHING = 1e-4
 _MEAN_ERROR, _MEAN_SMOOTHING = 0.02, 1e-3  # a little of the mean error too, where no spike hangs on it
 
@@ -26,12 +25,13 @@ _MEAN_ERROR, _MEAN_SMOOTHING = 0.02, 1e-3  # a little of the mean error too, whe
 class Aim:
     """F; ``bounds (2, laws)`` are w and B, and ``sway (laws,)`` is 1 at first."""
 
-    def __init__(self, net: WindowNet, sources: list[Source], bounds: Tensor, margin: float, weight: float) -> None:
-        self.net, self.sources, self.weight = net, sources, weight
+    def __init__(self, net: WindowNet, sources: list[Source], bounds: Tensor, margin: float) -> None:
+        self.net, self.sources, self.weight = net, sources, 1.0
         self.sway = torch.ones(len(sources)).double()
         rates = torch.stack([source.spike.double().sum().clamp_min(1) / source.spike.numel() for source in sources])
         self.per_law, self.largest = 1 / (rates * bounds[0]), margin * bounds[1]
         self.pools = [Pool(_POOL) for _ in sources]
+        self.each = torch.ones(len(sources)).double()  # min(1, 100 / n_l)
 
     def draw(self, n: int) -> tuple[Windows, Tensor]:
         """n windows of all laws, and their laws."""
@@ -45,6 +45,7 @@ class Aim:
         if not held:
             return None
         laws = torch.cat([torch.full_like(windows.t, i) for i, windows in held])
+        self.each = 1 / (torch.bincount(laws, minlength=len(self.pools)) / _COUNTED).clamp_min(1).double()
         return join([windows for _, windows in held]), laws
 
     def mem(self, theta: Tensor, windows: Windows) -> Tensor:
@@ -59,7 +60,8 @@ class Aim:
         each = windows.wrong(self.mem(theta, windows)) * (self.sway * self.per_law)[laws]
         value = each.sum().item() * len(self.sources) / len(laws)
         if hard:
-            value += self.weight * self.excess(self.mem(theta, hard[0]) - hard[0].mem, hard[1]).square().sum().item()
+            excess = self.excess(self.mem(theta, hard[0]) - hard[0].mem, hard[1])
+            value += self.weight * (self.each[hard[1]] * excess.square()).sum().item()
         return value
 
     def curvature(
@@ -85,9 +87,9 @@ class Aim:
         for windows, laws in _blocks(*hard) if hard else ():
             mem, jacobian = self.net.jacobian(theta, windows.x, windows.t)
             residual, bound = mem - windows.mem, self.largest[laws]
-            pull = 2 * self.weight * self.excess(residual, laws) * residual.sign() / bound
-            slope.addmv_(jacobian.T, pull)
-            jacobian *= (math.sqrt(2 * self.weight) / bound)[:, None]
+            each = 2 * self.weight * self.each[laws]
+            slope.addmv_(jacobian.T, each * self.excess(residual, laws) * residual.sign() / bound)
+            jacobian *= (each.sqrt() / bound)[:, None]
             matrix.addmm_(jacobian.T, jacobian)
         return matrix, slope
 

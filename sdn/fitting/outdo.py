@@ -4,12 +4,12 @@
 spikes it may have (E_l: expected wrong over true spikes, w_l: the bound on it), beside what exceeds a part of the bound
 B_l on the largest error, in windows kept from scan to scan because they were the worst::
 
-    F = sum_l sway_l E_l / w_l  +  weight sum_l sum_i max(0, |r_i| / (margin B_l) - 1)^2
+    F = sum_l sway_l E_l / w_l  +  weight sum_l sum_i max(0, |r_i| / (margin B_l) - 1)^2      (see sdn.fitting.aim)
 
 Steps are those of Levenberg and Marquardt, with E reweighted to squares as in :mod:`sdn.fitting.refine`. Judged, every
 40 steps, is the float32 network on fixed fresh sequences: the one that is furthest inside its bounds is kept, and laws
 outside theirs get more sway. Which units take which part is decided early and by chance; so several starts are tried
-for some steps, with a lower weight, and the best of them goes on.
+for some steps, and the best of them goes on. The weight is a tenth until the second half of that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Progress = Callable[[str, Tensor], None]  # where it stands, figures over bounds
 
 _SCAN_EVERY, _JUDGE_EVERY = 4, 40
 _SWAY, _RANGE = (0.8, 1.5), (0.1, 10.0)  # of a law's weight from judgement to judgement, and in all
-_EASY = 1 / 3  # part of the weight of the largest errors while starts are tried
+_EASY = 0.1  # part of the weight of the largest errors before the second half of the last descent
 _SCORE = 16  # power of the mean of the figures over their bounds that networks are compared by
 _FACTORS = (0.01, 0.1, 1.0, 10.0, 100.0)
 _KEEP_MATRIX, _KEEP_SLOPE = 0.7, 0.5
@@ -54,7 +54,7 @@ def outdo(
     trial: int = 160,
     batch: int = 54_000,
     margin: float = 0.9,
-    weight: float = 3.0,
+    weight: float = 30.0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[ReducedSDN, Tensor]:
@@ -87,10 +87,11 @@ def outdo(
     facts = {"outdo_steps": steps, "outdo_batch": batch, "outdo_margin": margin, "outdo_weight": weight}
     facts |= {"outdo_seed": seed, "outdo_starts": len(starts), "outdo_trial": trial}
 
-    def descend(start: ReducedSDN, name: str, stream: int, steps: int, weight: float) -> tuple[ReducedSDN, Tensor]:
+    def descend(start: ReducedSDN, name: str, stream: int, steps: int, end: float) -> tuple[ReducedSDN, Tensor]:
         rng = np.random.default_rng([seed, stream])
-        descent = _Descent(start, bounds, judge, batch, margin, weight, rng)
-        return descent.run(steps, lambda step, over: tell(f"{name}, step {step}/{steps}", over))
+        descent = _Descent(start, bounds, judge, batch, margin, rng)
+        weights = [_EASY * weight if 2 * step < steps else end for step in range(steps)]
+        return descent.run(weights, lambda step, over: tell(f"{name}, step {step}/{steps}", over))
 
     best = starts[0]
     if len(starts) > 1:
@@ -117,13 +118,12 @@ class _Descent:
         judge: Judge,
         batch: int,
         margin: float,
-        weight: float,
         rng: np.random.Generator,
     ) -> None:
         self.start, self.bounds, self.judge, self.batch = start, bounds, judge, batch
         self.net = WindowNet(start)
         sources = [Source(law, start.tau, self.net.window, rng) for law in LAWS.values()]
-        self.aim = Aim(self.net, sources, bounds, margin, weight)
+        self.aim = Aim(self.net, sources, bounds, margin)
         self.theta, self.damping = self.net.theta, _DAMPING
         self.matrix, self.slope = self.theta.new_zeros(len(self.theta), len(self.theta)), torch.zeros_like(self.theta)
 
@@ -131,9 +131,11 @@ class _Descent:
         tensors = {name: value.to(dtype) for name, value in self.net.unpack(self.theta).items()}
         return ReducedSDN(tensors, self.start.tau, self.start.meta)
 
-    def run(self, steps: int, progress: Callable[[int, Tensor], None]) -> tuple[ReducedSDN, Tensor]:
-        """The network that was judged best on the way, the start and the end included, and its figures."""
+    def run(self, weights: Sequence[float], progress: Callable[[int, Tensor], None]) -> tuple[ReducedSDN, Tensor]:
+        """A step with each of ``weights``; the network that was judged best on the way, the start and the end included,
+        and its figures."""
         judged: list[tuple[ReducedSDN, Tensor]] = []
+        steps = len(weights)
         for step in range(steps + 1):
             if step % _JUDGE_EVERY == 0 or step == steps:
                 found = self.network(torch.float32)
@@ -146,6 +148,7 @@ class _Descent:
             if step < steps:
                 if step % _SCAN_EVERY == 0:
                     self.aim.scan(self.theta, self.network(torch.float64))
+                self.aim.weight = weights[step]
                 self.step(step == 0)
         return min(judged, key=lambda end: _score(end[1]))
 
@@ -190,10 +193,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--n_layers", type=int, default=2, help="its layers, one or two")
     p.add_argument("--width", type=float, default=0.04, help="of its ramps, in thresholds")
     p.add_argument("--reach", type=float, default=96.0, help="potentials from -reach on pass unchanged at the start")
-    p.add_argument("--steps", type=int, default=800, help="Levenberg-Marquardt steps from the best")
+    p.add_argument("--steps", type=int, default=1000, help="Levenberg-Marquardt steps from the best")
     p.add_argument("--batch", type=int, default=54_000, help="windows drawn for a step")
     p.add_argument("--margin", type=float, default=0.9, help="part of a bound on a largest error to stay below")
-    p.add_argument("--weight", type=float, default=3.0, help="of what exceeds that part")
+    p.add_argument("--weight", type=float, default=30.0, help="of what exceeds that part")
     p.add_argument("--seed", type=int, default=0, help="of all draws")
     return p
 
@@ -219,7 +222,6 @@ def main(argv: list[str] | None = None) -> None:
 
     def progress(where: str, over: Tensor) -> None:
         wrong, largest = over.max(1).values.tolist()
-        print(" ".join(f"{v:.2f}" for v in over[0].tolist()), "|", " ".join(f"{v:.2f}" for v in over[1].tolist()))
         print(
             f"{where}: at most {wrong:.2f} of a bound on wrong spikes, {largest:.2f} of one on the "
             f"largest error, {time.monotonic() - began:.0f} s",

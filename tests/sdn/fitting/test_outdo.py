@@ -81,7 +81,8 @@ def test_slope_is_that_of_the_aim():
     net = WindowNet(construct(TAU, 5, 3, width=0.3, n_layers=2))
     sources = [Source(law, TAU, net.window, np.random.default_rng(1)) for law in LAWS.values()]
     bounds = torch.stack([torch.full((9,), 0.01), torch.full((9,), 0.02)]).double()
-    aim = Aim(net, sources, bounds, 0.9, 3.0)
+    aim = Aim(net, sources, bounds, 0.9)
+    aim.weight = 3.0
     aim.scan(net.theta, construct(TAU, 5, 3, width=0.3, n_layers=2))
     drawn, hard = aim.draw(900), aim.hard()
     assert hard is not None
