@@ -8,8 +8,8 @@ B_l on the largest error, in windows kept from scan to scan because they were th
 
 Steps are those of Levenberg and Marquardt, with E reweighted to squares as in :mod:`sdn.fitting.refine`. Judged, every
 40 steps, is the float32 network on fixed fresh sequences: the one that is furthest inside its bounds is kept, and laws
-outside theirs get more sway. Which units take which part is decided early and by chance; so several starts are tried
-for some steps, and the best of them goes on. The weight is a tenth until the second half of that.
+outside theirs get more sway. The weight is a tenth in the first half of the steps. Which units take which part is
+decided early and by chance: another seed may come further.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from .card import LAWS
 from .hard_windows import Source
 from .windows import WindowNet
 
-Progress = Callable[[str, Tensor], None]  # where it stands, figures over bounds (2, laws)
+Progress = Callable[[int, Tensor], None]  # step, figures over bounds (2, laws)
 
 _SCAN_EVERY, _JUDGE_EVERY = 4, 40
-_SWAY, _RANGE = (0.8, 1.5), (0.1, 10.0)  # of a law's weight from judgement to judgement, and in all
-_EASY = 0.1  # part of the weight of the largest errors before the second half of the last descent
+_SWAY, _RANGE = (0.7, 2.0), (0.1, 30.0)  # of a law's sway from judgement to judgement, and in all
+_EASY = 0.1  # part of the weight of the largest errors in the first half
 _SCORE = 16  # power of the mean of the figures over their bounds that networks are compared by
 _FACTORS = (0.01, 0.1, 1.0, 10.0, 100.0)
 _KEEP_MATRIX, _KEEP_SLOPE = 0.7, 0.5
@@ -47,60 +47,44 @@ _JUDGED_BY = 1000  # added to the seed of the sequences that decide
 
 @torch.no_grad()
 def outdo(
-    starts: Sequence[ReducedSDN],
+    start: ReducedSDN,
     bounds: Tensor,
     judge: Judge,
     steps: int,
-    trial: int = 160,
     batch: int = 54_000,
     margin: float = 0.9,
     weight: float = 30.0,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda step, over: None,
 ) -> tuple[ReducedSDN, Tensor]:
-    """The best of ``starts``, moved inside ``bounds`` as far as it goes, in float32; and its figures over them.
+    """``start`` moved inside ``bounds`` as far as it goes, in float32; and its figures over them.
 
     Args:
-        starts: networks of one size and tau, left unchanged.
+        start: left unchanged.
         bounds: ``(2, laws)``: wrong over true spikes, and largest errors.
         judge: decides which of the networks on the way is returned.
-        steps: of Levenberg and Marquardt, from the best start.
-        trial: steps before that from each, if there are several.
+        steps: of Levenberg and Marquardt.
         batch: windows drawn for a step.
         margin: part of the bound on a largest error from which it is pulled back.
         weight: of that pull.
         seed: decides all draws.
-        progress: called with where it stands and the figures over their bounds ``(2, laws)``, every 40 steps.
+        progress: called with the step and the figures over their bounds ``(2, laws)``, every 40 steps.
 
     Raises:
-        UserError: numbers out of range, no start, bounds that are not above 0, or an error that is NaN.
+        UserError: numbers out of range, bounds that are not above 0, or an error that is NaN.
     """
     if not bool((bounds > 0).all()):
         raise UserError("bounds must be numbers above 0")
-    if min(steps, trial, len(starts)) < 1 or batch < len(LAWS) or not 0 < margin <= 1 or not weight > 0 or seed < 0:
+    if steps < 1 or batch < len(LAWS) or not 0 < margin <= 1 or not weight > 0 or seed < 0:
         raise UserError(
-            "starts, trial, steps and weight must be above 0, the margin between 0 and 1, the batch at least "
-            f"{len(LAWS)} and the seed at least 0, not {len(starts)}, {trial}, {steps}, {weight}, {margin}, {batch} "
-            f"and {seed}"
+            f"steps and weight must be above 0, the margin between 0 and 1, the batch at least {len(LAWS)} and the "
+            f"seed at least 0, not {steps}, {weight}, {margin}, {batch} and {seed}"
         )
-    tell = progress or (lambda where, over: None)
-    facts = {"outdo_steps": steps, "outdo_batch": batch, "outdo_margin": margin, "outdo_weight": weight}
-    facts |= {"outdo_seed": seed, "outdo_starts": len(starts), "outdo_trial": trial}
-
-    def descend(start: ReducedSDN, name: str, stream: int, steps: int, end: float) -> tuple[ReducedSDN, Tensor]:
-        rng = np.random.default_rng([seed, stream])
-        descent = _Descent(start, bounds, judge, batch, margin, rng)
-        weights = [_EASY * weight if 2 * step < steps else end for step in range(steps)]
-        return descent.run(weights, lambda step, over: tell(f"{name}, step {step}/{steps}", over))
-
-    best = starts[0]
-    if len(starts) > 1:
-        tried = [
-            descend(start, f"start {i}/{len(starts)}", i, trial, _EASY * weight) for i, start in enumerate(starts, 1)
-        ]
-        best = min(tried, key=lambda end: _score(end[1]))[0]
-    found, over = descend(best, "the best start" if len(starts) > 1 else "the start", 0, steps, weight)
-    found.meta |= facts
+    descent = _Descent(start, bounds, judge, batch, margin, np.random.default_rng(seed))
+    weights = [weight if 2 * step >= steps else _EASY * weight for step in range(steps)]
+    found, over = descent.run(weights, progress)
+    found.meta |= {"outdo_steps": steps, "outdo_batch": batch, "outdo_margin": margin, "outdo_weight": weight}
+    found.meta |= {"outdo_seed": seed}
     return found, over
 
 
@@ -144,7 +128,7 @@ class _Descent:
                     raise UserError("the error became NaN: the start holds numbers that are too large; take another")
                 progress(step, over)
                 judged.append((found, over))
-                self.aim.sway = (self.aim.sway * over[0].clamp(*_SWAY)).clamp(*_RANGE)
+                self.aim.sway = (self.aim.sway * over[0].square().clamp(*_SWAY)).clamp(*_RANGE)
             if step < steps:
                 if step % _SCAN_EVERY == 0:
                     self.aim.scan(self.theta, self.network(torch.float64))
@@ -186,14 +170,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--save", required=True, metavar="FILE", help="reduced SDN to write, safetensors")
     p.add_argument("--tau", type=float, default=0.125, help="decay a step")
     p.add_argument("--start", default="constructed", metavar="FILE", help="reduced SDN to begin with")
-    p.add_argument("--starts", type=int, default=8, help="constructed starts that are tried")
-    p.add_argument("--trial", type=int, default=160, help="steps from each of them")
     p.add_argument("--d_model", type=int, default=6, help="channels of a constructed start")
     p.add_argument("--k", "--kernel_size", dest="kernel_size", type=int, default=4, help="its window")
     p.add_argument("--n_layers", type=int, default=2, help="its layers, one or two")
     p.add_argument("--width", type=float, default=0.04, help="of its ramps, in thresholds")
     p.add_argument("--reach", type=float, default=96.0, help="potentials from -reach on pass unchanged at the start")
-    p.add_argument("--steps", type=int, default=1000, help="Levenberg-Marquardt steps from the best")
+    p.add_argument("--steps", type=int, default=1000, help="Levenberg-Marquardt steps")
     p.add_argument("--batch", type=int, default=54_000, help="windows drawn for a step")
     p.add_argument("--margin", type=float, default=0.9, help="part of a bound on a largest error to stay below")
     p.add_argument("--weight", type=float, default=30.0, help="of what exceeds that part")
@@ -211,25 +193,24 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.start == "constructed":
         sizes = args.d_model, args.kernel_size, args.width, args.reach
-        seeds = range(args.seed, args.seed + max(1, args.starts))
-        starts = [construct(args.tau, *sizes, seed=seed, n_layers=args.n_layers) for seed in seeds]
+        start = construct(args.tau, *sizes, seed=args.seed, n_layers=args.n_layers)
     else:
-        starts = [load_reduced(args.start, args.tau)]
+        start = load_reduced(args.start, args.tau)
     judge = Judge(args.tau, args.seed + _JUDGED_BY)
     bounds = read_bounds(args.than, args.tau, judge)
     torch.set_num_threads(1)  # the order of sums, and so the last bits of the result, depend on it
     began = time.monotonic()
 
-    def progress(where: str, over: Tensor) -> None:
+    def progress(step: int, over: Tensor) -> None:
         wrong, largest = over.max(1).values.tolist()
         print(
-            f"{where}: at most {wrong:.2f} of a bound on wrong spikes, {largest:.2f} of one on the "
+            f"step {step}/{args.steps}: at most {wrong:.2f} of a bound on wrong spikes, {largest:.2f} of one on the "
             f"largest error, {time.monotonic() - began:.0f} s",
             flush=True,
         )
 
-    options = args.steps, args.trial, args.batch, args.margin, args.weight, args.seed
-    sdn, over = outdo(starts, bounds, judge, *options, progress=progress)
+    options = args.steps, args.batch, args.margin, args.weight, args.seed
+    sdn, over = outdo(start, bounds, judge, *options, progress=progress)
     sdn.meta["command"] = " ".join(["python -m sdn.outdo", *map(shlex.quote, argv)])
     save_reduced(sdn, args.save)
     for law, wrong, largest in zip(LAWS, *over.tolist(), strict=True):

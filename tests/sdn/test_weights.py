@@ -139,14 +139,14 @@ def test_pretrained_refused_for_another_neuron():
         load_reduced(0.2, tau=0.125)
 
 
-def test_every_shipped_file_has_a_card_and_the_paper_s_size():
+def test_every_shipped_file_has_a_card_and_no_more_weights_than_the_paper_s():
     assert pretrained_taus() == [0.125, 0.2]
     for tau in pretrained_taus():
         sdn = load_reduced(tau)
         assert isinstance(sdn, ReducedSDN)
         assert sdn.tau == tau
-        assert sdn.n_weights() == 153
-        assert {n: tuple(b.shape) for n, b in sdn.named_buffers()} == reduced_shapes()
+        assert sdn.n_weights() == 151
+        assert {n: tuple(b.shape) for n, b in sdn.named_buffers()} == reduced_shapes(6, 4, 2)
         card = weights.pretrained_path(tau).with_suffix(".md").read_text(encoding="utf-8")
         assert sdn.meta["command"] in card
 

@@ -15,10 +15,10 @@ from sdn.fitting.construct import construct
 from sdn.fitting.hard_windows import Pool, Source, Windows
 from sdn.fitting.outdo import main, outdo
 from sdn.fitting.windows import WindowNet
-from sdn.weights import load_reduced, save_reduced
+from sdn.weights import load_reduced, pretrained_path, save_reduced
 
 TAU = 0.125
-SMALL = ["--steps", "2", "--batch", "90", "--starts", "2", "--trial", "1"]
+SMALL = ["--steps", "2", "--batch", "90"]
 
 
 @pytest.fixture(autouse=True)
@@ -101,25 +101,12 @@ def test_steps_lead_towards_the_bounds(monkeypatch):
     bounds = judge(construct(TAU, 6, 4, width=0.1, n_layers=2)).maximum(judge.least)
     bounds[1] *= 2
     seen = []
-    better, over = outdo([start], bounds, judge, 40, batch=3600, progress=lambda where, _: seen.append(where))
-    assert seen == ["the start, step 0/40", "the start, step 40/40"]
+    better, over = outdo(start, bounds, judge, 40, batch=3600, progress=lambda step, _: seen.append(step))
+    assert seen == [0, 40]
     torch.testing.assert_close(judge(better) / bounds, over)
     assert over[0].max() < 0.9 * (judge(start) / bounds)[0].max()
-    again, _ = outdo([start], bounds, judge, 40, batch=3600)
+    again, _ = outdo(start, bounds, judge, 40, batch=3600)
     assert all(map(torch.equal, better.buffers(), again.buffers()))
-
-
-def test_the_best_start_goes_on():
-    """Of two starts one has no ramps to speak of."""
-    starts = [construct(TAU, 6, 4, width=width, n_layers=2) for width in (1.5, 0.01)]
-    judge, seen = Judge(TAU, 5, 100, 128), {}
-    bounds = judge(starts[1]).maximum(judge.least)
-    outdo(starts, bounds, judge, 1, trial=1, batch=90, progress=lambda where, over: seen.setdefault(where, over))
-    assert list(seen) == [
-        f"{name}, step {i}/1" for name in ("start 1/2", "start 2/2", "the best start") for i in (0, 1)
-    ]
-    best = min((seen["start 2/2, step 0/1"], seen["start 2/2, step 1/1"]), key=lambda over: over.max())
-    assert torch.equal(seen["the best start, step 0/1"], best)
 
 
 def test_command(table, tmp_path, capsys):
@@ -130,8 +117,7 @@ def test_command(table, tmp_path, capsys):
     assert sdn.meta["command"].startswith("python -m sdn.outdo --than")
     assert sdn.meta["outdo_steps"] == 2
     text = capsys.readouterr().out
-    assert "start 2/2, step 1/1: " in text
-    assert "the best start, step 2/2: " in text
+    assert "step 2/2: " in text
     assert "constant U(.5, 1.5): " in text
     again = tmp_path / "again.safetensors"
     assert main(["--than", str(out), "--start", str(out), "--save", str(again), *SMALL]) == 0
@@ -175,7 +161,6 @@ def test_tables_that_are_no_bounds(change, message, table):
         (["--tau", "1.5"], "tau"),
         (["--d_model", "4"], "at least 5 channels"),
         (["--steps", "0"], "steps"),
-        (["--trial", "0"], "trial"),
         (["--margin", "2"], "margin"),
         (["--weight", "nan"], "weight"),
         (["--batch", "8"], "batch"),
@@ -189,3 +174,14 @@ def test_mistakes_are_told_in_a_sentence(arguments, message, table, tmp_path, ca
     assert main(["--than", str(table), "--save", str(path), *SMALL, *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not path.exists()
+
+
+@pytest.mark.parametrize("tau", [0.125, 0.2])
+def test_shipped_networks_are_inside_their_bounds(tau):
+    """On sequences of their own; an extreme, and a share of constants, differ a little from draw to draw."""
+    path = pretrained_path(tau).with_name(f"bounds_tau_{tau}.csv")
+    judge = Judge(tau, 77, 1000, 512)
+    over = judge(load_reduced(tau)) / read_bounds(str(path), tau, judge)
+    assert over[0, :-1].max() < 1
+    assert over[0, -1] < 1.05
+    assert over[1].max() < 1.1
