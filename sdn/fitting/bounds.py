@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..network import ReducedSDN
 from ..weights import load_reduced
 from .card import LAWS, draw
-from .metrics import evaluate
+from .hard_windows import next_input, wrong
 
 COLUMNS = ("law", "wrong_over_true", "largest_error")
 _ROUNDING = 1e-6
@@ -25,20 +25,32 @@ _SHORTER = 8  # a sequence of constants is one draw: so many times more of them,
 
 
 class Judge:
-    """Fixed fresh sequences of every law, on which networks of one tau are compared."""
+    """Fixed fresh sequences of every law, on which networks of one tau are compared.
+
+    Wrong spikes are expected ones (see :mod:`sdn.fitting.hard_windows`): counts of a few dozen would decide by chance.
+    Those of constants are counted, as the next input is no draw.
+    """
 
     def __init__(self, tau: float, seed: int, sequences: int = _SEQUENCES, steps: int = _STEPS) -> None:
         self.drawn = []
         for law in LAWS.values():
             parts = min(steps, _SHORTER) if law.name == "constant" else 1
-            self.drawn.append(draw(law, tau, sequences * parts, steps // parts, seed))
-        fewest = [1 / max(1, int(spike.sum())) for _, _, spike in self.drawn]
+            self.drawn.append((law, *draw(law, tau, sequences * parts, steps // parts, seed)))
+        fewest = [1 / max(1, int(spike.sum())) for *_, spike in self.drawn]
         self.least = torch.tensor([fewest, [_ROUNDING] * len(LAWS)]).double()  # one wrong spike; no error to speak of
 
+    @torch.no_grad()
     def __call__(self, sdn: ReducedSDN) -> Tensor:
         """``(2, laws)``: wrong over true spikes, and largest errors."""
-        scores = [evaluate(sdn, *data) for data in self.drawn]
-        return torch.tensor([[score.ratio for score in scores], [score.mae_max for score in scores]]).double()
+        figures = []
+        for law, current, mem, spike in self.drawn:
+            predicted = sdn(current)
+            if law.name == "constant":
+                amiss = (predicted + current >= 1) != (spike > 0)
+            else:
+                amiss = wrong(predicted.double(), mem.double(), *next_input(law, current))
+            figures.append((amiss.sum() / max(1, int(spike.sum())), (predicted - mem).abs().max()))
+        return torch.tensor(figures).double().T.contiguous()
 
 
 def read_bounds(path: str, tau: float, judge: Judge) -> Tensor:

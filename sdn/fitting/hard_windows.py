@@ -18,7 +18,7 @@ from torch import Tensor
 from .laws import Law
 from .simulate import scan
 
-_ROWS, _STEPS = 400, 512
+_ROWS, _STEPS = 800, 512
 _SHARP = 0.01  # deviation that a constant's next input, which is known, is given
 
 
@@ -42,8 +42,25 @@ class Windows(NamedTuple):
 
     def wrong(self, mem: Tensor) -> Tensor:
         """e at the predicted ``mem``: the probability of a wrong spike."""
-        predicted, true = ((1 - m - self.mean) / self.std for m in (mem, self.mem))
-        return 0.5 * (torch.erf(predicted / math.sqrt(2)) - torch.erf(true / math.sqrt(2))).abs()
+        return wrong(mem, self.mem, self.mean, self.std)
+
+
+def wrong(predicted: Tensor, mem: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """e, elementwise."""
+    there, here = ((1 - m - mean) / (std * math.sqrt(2)) for m in (predicted, mem))
+    return 0.5 * (torch.erf(there) - torch.erf(here)).abs()
+
+
+def next_input(law: Law, current: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every input of ``current (N, L)`` given those before it, float64."""
+    now = current.double()
+    mean, std = torch.full_like(now, law.mean), torch.full_like(now, law.std)
+    if law.name == "ar1":
+        mean[:, 1:] += law.extra * (now[:, :-1] - law.mean)
+        std[:, 1:] *= math.sqrt(1 - law.extra**2)
+    elif law.name == "constant":
+        mean, std = now, torch.full_like(now, _SHARP)
+    return mean, std
 
 
 def join(windows: list[Windows]) -> Windows:
@@ -64,20 +81,13 @@ class Source:
         self._padded = np.pad(current, ((0, 0), (self.window, 0)))
         self.current = torch.from_numpy(current)
         self.mem, self.spike = map(torch.from_numpy, scan(current, self.tau))
+        self.mean, self.std = next_input(self.law, self.current)
 
     def at(self, flat: Tensor) -> Windows:
         """The windows before the steps numbered ``flat`` in ``current``."""
         row, t = flat // _STEPS, flat % _STEPS
         x = torch.from_numpy(self._padded[row[:, None], t[:, None] + torch.arange(self.window)]).double()
-        now, law = self.current[row, t].double(), self.law
-        mean, std = torch.full_like(now, law.mean), torch.full_like(now, law.std)
-        if law.name == "ar1":
-            begun = t > 0
-            mean = torch.where(begun, law.mean + law.extra * (x[:, -1] - law.mean), mean)
-            std = torch.where(begun, law.std * math.sqrt(1 - law.extra**2), std)
-        elif law.name == "constant":
-            mean, std = now, torch.full_like(now, _SHARP)
-        return Windows(x, t, self.mem[row, t].double(), mean, std)
+        return Windows(x, t, self.mem[row, t].double(), self.mean[row, t], self.std[row, t])
 
     def draw(self, n: int) -> Windows:
         """n windows at random."""

@@ -36,7 +36,8 @@ from .windows import WindowNet
 Progress = Callable[[int, Tensor], None]  # step, figures over bounds (2, laws)
 
 _SCAN_EVERY, _JUDGE_EVERY = 4, 40
-_SWAY, _RANGE = (0.7, 2.0), (0.1, 30.0)  # of a law's sway from judgement to judgement, and in all
+_SWAY, _RANGE = (0.7, 2.0), (0.3, 10.0)  # of a law's sway, from judgement to judgement and in all
+_INSIDE = 0.9  # of a bound on wrong spikes: a figure that leaves the sway as it is
 _EASY = 0.1  # part of the weight of the largest errors in the first half
 _SCORE = 16  # power of the mean of the figures over their bounds that networks are compared by
 _FACTORS = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -128,7 +129,7 @@ class _Descent:
                     raise UserError("the error became NaN: the start holds numbers that are too large; take another")
                 progress(step, over)
                 judged.append((found, over))
-                self.aim.sway = (self.aim.sway * over[0].square().clamp(*_SWAY)).clamp(*_RANGE)
+                self.aim.sway = (self.aim.sway * (over[0] / _INSIDE).square().clamp(*_SWAY)).clamp(*_RANGE)
             if step < steps:
                 if step % _SCAN_EVERY == 0:
                     self.aim.scan(self.theta, self.network(torch.float64))
