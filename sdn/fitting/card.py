@@ -92,7 +92,7 @@ def card(
         "`bptt`); an SDN is for input that jumps about from step to step.",
     ]
     if picture:
-        parts.append(f"![error against window and width]({picture})")
+        parts.append(f"![error of one layer against window and width]({picture})")
     return "\n\n".join(parts) + "\n"
 
 
