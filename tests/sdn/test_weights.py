@@ -141,12 +141,12 @@ def test_pretrained_refused_for_another_neuron():
 
 def test_every_shipped_file_has_a_card_and_no_more_weights_than_the_paper_s():
     assert pretrained_taus() == [0.125, 0.2]
-    for tau in pretrained_taus():
+    for tau, sizes in {0.125: (6, 4, 2), 0.2: (8, 8, 1)}.items():
         sdn = load_reduced(tau)
         assert isinstance(sdn, ReducedSDN)
         assert sdn.tau == tau
-        assert sdn.n_weights() == 151
-        assert {n: tuple(b.shape) for n, b in sdn.named_buffers()} == reduced_shapes(6, 4, 2)
+        assert sdn.n_weights() <= 153
+        assert {n: tuple(b.shape) for n, b in sdn.named_buffers()} == reduced_shapes(*sizes)
         card = weights.pretrained_path(tau).with_suffix(".md").read_text(encoding="utf-8")
         assert sdn.meta["command"] in card
 

@@ -176,12 +176,11 @@ def test_mistakes_are_told_in_a_sentence(arguments, message, table, tmp_path, ca
     assert not path.exists()
 
 
-@pytest.mark.parametrize("tau", [0.125, 0.2])
-def test_shipped_networks_are_inside_their_bounds(tau):
+def test_the_shipped_network_is_inside_its_bounds():
     """On sequences of their own; an extreme, and a share of constants, differ a little from draw to draw."""
-    path = pretrained_path(tau).with_name(f"bounds_tau_{tau}.csv")
-    judge = Judge(tau, 77, 1000, 512)
-    over = judge(load_reduced(tau)) / read_bounds(str(path), tau, judge)
+    path = pretrained_path(TAU).with_name(f"bounds_tau_{TAU}.csv")
+    judge = Judge(TAU, 77, 1000, 512)
+    over = judge(load_reduced(TAU)) / read_bounds(str(path), TAU, judge)
     assert over[0, :-1].max() < 1
     assert over[0, -1] < 1.05
     assert over[1].max() < 1.1

@@ -165,7 +165,7 @@ def test_command_refuses_another_tau(file, tmp_path, capsys):
     assert "tau 0.5, not 0.2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("tau", "ratio", "mae"), [(0.125, 0.0005, 0.0005), (0.2, 0.0012, 0.0010)])
+@pytest.mark.parametrize(("tau", "ratio", "mae"), [(0.125, 0.0005, 0.0005), (0.2, 0.0018, 0.0010)])
 def test_shipped_networks_meet_their_figures(tau, ratio, mae):
     current, mem = data(tau, 1000, 1024, seed=12345)
     score = metrics.evaluate(load_reduced(tau), current, mem)
