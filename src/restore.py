@@ -146,8 +146,8 @@ def batches(
 
 
 def first(module: SequenceModule, data: SequenceData, split: str, count: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """The first ``count`` samples of a split as one batch, in the order in which the data have them; the first batch of a
-    text, which is no set of samples."""
+    """The first ``count`` samples of a split as one batch, in the order in which the data have them; of a text, which
+    is no set of samples, the first batch."""
     if type(data).eval_loaders is not SequenceData.eval_loaders:
         return next(iter(batches(module, data, split, count)))
     options = {**module.config["loader"], "eval_batch_size": count, "eval_drop_last": False, "bucket": 0}
