@@ -18,19 +18,34 @@ STEPS = 256
 @jit(fastmath={"contract"})
 def _apply(out, bias, weights, first, count, source, at, stride, steps):
     """out[t] = bias + sum_i weights[first + i] source[at + i * stride + t], i < count."""
-    for t in range(steps):
-        out[t] = bias
-    for i in range(0, count - 3, 4):
-        w0, w1, w2, w3 = weights[first + i], weights[first + i + 1], weights[first + i + 2], weights[first + i + 3]
+    i = 0
+    if count >= 4:
+        w0, w1, w2, w3 = weights[first], weights[first + 1], weights[first + 2], weights[first + 3]
         # max tells the compiler that no index is negative, which lets it vectorise
+        s0, s1, s2, s3 = max(at, 0), max(at + stride, 0), max(at + 2 * stride, 0), max(at + 3 * stride, 0)
+        for t in range(steps):
+            out[t] = bias + w0 * source[s0 + t] + w1 * source[s1 + t] + w2 * source[s2 + t] + w3 * source[s3 + t]
+        i = 4
+    else:
+        for t in range(steps):
+            out[t] = bias
+    while i + 4 <= count:
+        w0, w1, w2, w3 = weights[first + i], weights[first + i + 1], weights[first + i + 2], weights[first + i + 3]
         s0, s1 = max(at + i * stride, 0), max(at + (i + 1) * stride, 0)
         s2, s3 = max(at + (i + 2) * stride, 0), max(at + (i + 3) * stride, 0)
         for t in range(steps):
             out[t] = out[t] + w0 * source[s0 + t] + w1 * source[s1 + t] + w2 * source[s2 + t] + w3 * source[s3 + t]
-    for i in range(count // 4 * 4, count):
-        w, s0 = weights[first + i], max(at + i * stride, 0)
+        i += 4
+    if i + 2 <= count:
+        w0, w1 = weights[first + i], weights[first + i + 1]
+        s0, s1 = max(at + i * stride, 0), max(at + (i + 1) * stride, 0)
         for t in range(steps):
-            out[t] += w * source[s0 + t]
+            out[t] = out[t] + w0 * source[s0 + t] + w1 * source[s1 + t]
+        i += 2
+    if i < count:
+        w0, s0 = weights[first + i], max(at + i * stride, 0)
+        for t in range(steps):
+            out[t] += w0 * source[s0 + t]
 
 
 @jit
