@@ -2,15 +2,19 @@
 
 As many processes that do nothing but count run beside the busy cases as the machine has cores. One thread and two take
 turns, so both meet the same machine; the ratio of a case is to one thread, that of ``cost`` is to the quiet time.
-Beside others a call lasts one of a few times, by where the system has put the threads: a median of 15 calls is an
-accident, of hundreds it comes back.
+
+A turn is half a second of calls, as a training is, and counts by its mean. Turns of one call each would not do: the
+system shares out time over several milliseconds, and a call of one thread would live on what the second thread has
+saved up by sleeping.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +32,7 @@ from .rows import Row, rows_of
 from .timing import Measured, interleaved
 
 THREADS = (1, 2)
+_TURN = 0.5  # seconds
 
 
 def table(device: torch.device, quick: bool) -> Iterator[Row]:
@@ -37,10 +42,10 @@ def table(device: torch.device, quick: bool) -> Iterator[Row]:
     before = torch.get_num_threads()
     try:
         for name, call in work(quick).items():
-            quiet = _threads(call, repeats=3 if quick else 15, budget=1 if quick else 4)
+            quiet = _threads(call, turns=3 if quick else 9, seconds=0.0 if quick else _TURN)
             yield from rows_of("busy", f"{name}, quiet", quiet, "1 thread", group="quiet")
             with loops(os.cpu_count() or 2):
-                busy = _threads(call, repeats=3 if quick else 300, budget=1 if quick else 20)
+                busy = _threads(call, turns=3 if quick else 25, seconds=0.0 if quick else _TURN)
             yield from rows_of("busy", f"{name}, busy", busy, "1 thread", group="busy")
             for threads, m in busy.items():
                 cost = quiet[threads].seconds / m.seconds
@@ -86,16 +91,25 @@ def work(quick: bool) -> dict[str, Callable[[], object]]:
     return calls
 
 
-def _threads(call: Callable[[], object], repeats: int, budget: float) -> dict[str, Measured]:
+def _threads(call: Callable[[], object], turns: int, seconds: float) -> dict[str, Measured]:
+    """Seconds a call, with one thread and two, from ``turns`` of as many calls as one thread makes in ``seconds``."""
+    torch.set_num_threads(1)
+    call()
+    before = time.perf_counter()
+    call()
+    calls = max(1, round(seconds / (time.perf_counter() - before)))
+
     def on(threads: int) -> Callable[[], object]:
-        def run() -> object:
+        def run() -> None:
             torch.set_num_threads(threads)
-            return call()
+            for _ in range(calls):
+                call()
 
         return run
 
-    calls = {f"{n} thread{'s' * (n > 1)}": on(n) for n in THREADS}
-    return interleaved(calls, torch.device("cpu"), repeats, budget, memory=False)
+    ways = {f"{n} thread{'s' * (n > 1)}": on(n) for n in THREADS}
+    taken = interleaved(ways, torch.device("cpu"), turns, math.inf, memory=False)
+    return {name: Measured(m.seconds / calls, m.low / calls, m.high / calls) for name, m in taken.items()}
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def test_busy_work_runs_and_its_loops_end():
         call()
     with busy.loops(1):
         pass
-    found = busy._threads(lambda: None, repeats=2, budget=1)
+    found = busy._threads(lambda: None, turns=2, seconds=0.001)
     assert list(found) == ["1 thread", "2 threads"]
 
 
