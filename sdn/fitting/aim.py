@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..network import ReducedSDN
+from . import marquardt
 from .hard_windows import Pool, Source, Windows, join
 from .windows import WindowNet
 
@@ -31,7 +32,6 @@ class Aim:
         rates = torch.stack([source.spike.double().sum().clamp_min(1) / source.spike.numel() for source in sources])
         self.per_law, self.largest = 1 / (rates * bounds[0]), margin * bounds[1]
         self.pools = [Pool(_POOL) for _ in sources]
-        self.each = torch.ones(len(sources)).double()  # min(1, 100 / n_l)
 
     def draw(self, n: int) -> tuple[Windows, Tensor]:
         """n windows of all laws, and their laws."""
@@ -45,12 +45,15 @@ class Aim:
         if not held:
             return None
         laws = torch.cat([torch.full_like(windows.t, i) for i, windows in held])
-        self.each = 1 / (torch.bincount(laws, minlength=len(self.pools)) / _COUNTED).clamp_min(1).double()
         return join([windows for _, windows in held]), laws
 
     def mem(self, theta: Tensor, windows: Windows) -> Tensor:
-        blocks = zip(windows.x.split(_BLOCK), windows.t.split(_BLOCK), strict=True)
-        return torch.cat([self.net(theta, *block) for block in blocks])
+        return self.net.in_blocks(theta, windows.x, windows.t, _BLOCK)
+
+    def share(self, laws: Tensor) -> Tensor:
+        """min(1, 100 / n_l) of each of ``laws``."""
+        held = torch.tensor([0 if pool.windows is None else len(pool.windows.t) for pool in self.pools])
+        return 1 / (held / _COUNTED).clamp_min(1).double()[laws]
 
     def excess(self, residual: Tensor, laws: Tensor) -> Tensor:
         return (residual.abs() / self.largest[laws] - 1).clamp_min(0)
@@ -61,7 +64,7 @@ class Aim:
         value = each.sum().item() * len(self.sources) / len(laws)
         if hard:
             excess = self.excess(self.mem(theta, hard[0]) - hard[0].mem, hard[1])
-            value += self.weight * (self.each[hard[1]] * excess.square()).sum().item()
+            value += self.weight * (self.share(hard[1]) * excess.square()).sum().item()
         return value
 
     def curvature(
@@ -78,19 +81,16 @@ class Aim:
             )
             weight += _MEAN_ERROR / torch.sqrt(residual.square() + _MEAN_SMOOTHING**2)
             weight *= share
-            slope.addmv_(jacobian.T, weight * residual)
-            jacobian *= weight.sqrt()[:, None]
-            matrix.addmm_(jacobian.T, jacobian)
+            marquardt.add(matrix, slope, jacobian, weight.sqrt(), weight * residual)
         if hard:
             beyond = self.excess(self.mem(theta, hard[0]) - hard[0].mem, hard[1]) > 0
             hard = hard[0].take(beyond), hard[1][beyond]
         for windows, laws in _blocks(*hard) if hard else ():
             mem, jacobian = self.net.jacobian(theta, windows.x, windows.t)
             residual, bound = mem - windows.mem, self.largest[laws]
-            each = 2 * self.weight * self.each[laws]
-            slope.addmv_(jacobian.T, each * self.excess(residual, laws) * residual.sign() / bound)
-            jacobian *= (each.sqrt() / bound)[:, None]
-            matrix.addmm_(jacobian.T, jacobian)
+            each = 2 * self.weight * self.share(laws)
+            pull = each * self.excess(residual, laws) * residual.sign() / bound
+            marquardt.add(matrix, slope, jacobian, each.sqrt() / bound, pull)
         return matrix, slope
 
     def scan(self, theta: Tensor, sdn: ReducedSDN) -> None:

@@ -26,6 +26,11 @@ from ..network import ReducedSDN
 from .construct_two import construct_two
 
 
+def constructible(d_model: int, kernel_size: int, n_layers: int) -> bool:
+    """Whether :func:`construct` can make a network of that size."""
+    return (n_layers == 1 and d_model >= 3) or (n_layers == 2 and d_model >= 5 and kernel_size >= 3)
+
+
 def construct(
     tau: float,
     d_model: int = 8,
@@ -49,10 +54,14 @@ def construct(
     check_tau(tau)
     if not 0 < width < 2 or not reach > 0:
         raise UserError(f"a ramp has a width between 0 and 2, and reach is above 0, not {width} and {reach}")
-    if n_layers != 1:
-        return construct_two(tau, d_model, kernel_size, width, reach, seed, n_layers)
-    if d_model < 3:
-        raise UserError(f"the constructed SDN needs at least 3 channels (a carrier and two ramp units), not {d_model}")
+    if not constructible(d_model, kernel_size, n_layers):
+        raise UserError(
+            "an SDN can be constructed with one layer of at least 3 channels (a carrier and two ramp units), or with "
+            f"two of at least 5 channels and a window of at least 3 inputs, not with {n_layers} "
+            f"layer{'s' * (n_layers != 1)}, {d_model} channels and a window of {kernel_size}"
+        )
+    if n_layers == 2:
+        return construct_two(tau, d_model, kernel_size, width, reach, seed)
     generator = torch.Generator().manual_seed(seed)
     lo, hi = 1 - width / 2, 1 + width / 2
     ends = torch.tensor([lo, hi], dtype=torch.float64)

@@ -18,23 +18,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import UserError
 from ..network import ReducedSDN
 
 
-def construct_two(
-    tau: float, d_model: int, kernel_size: int, width: float, reach: float, seed: int, n_layers: int = 2
-) -> ReducedSDN:
-    """The network above, in float64; arguments as in :func:`sdn.fitting.construct.construct`.
-
-    Raises:
-        UserError: not two layers, fewer than 5 channels, or a window of fewer than 3 inputs.
-    """
-    if n_layers != 2 or d_model < 5 or kernel_size < 3:
-        raise UserError(
-            "an SDN can be constructed with one layer, or with two of at least 5 channels and a window of at least 3 "
-            f"inputs, not with {n_layers} layers, {d_model} channels and a window of {kernel_size}"
-        )
+def construct_two(tau: float, d_model: int, kernel_size: int, width: float, reach: float, seed: int) -> ReducedSDN:
+    """The network above, in float64; arguments as in :func:`sdn.fitting.construct.construct`, which checks them."""
     generator = torch.Generator().manual_seed(seed)
     ends = torch.tensor([1 - width / 2, 1 + width / 2], dtype=torch.float64)
     step = torch.tensor([1, -1], dtype=torch.float64) / width

@@ -15,7 +15,7 @@ decided early and by chance: another seed may come further.
 from __future__ import annotations
 
 import argparse
-import math
+import functools
 import shlex
 import sys
 import time
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..errors import UserError, door
 from ..network import ReducedSDN
+from . import marquardt
 from .aim import Aim
 from .bounds import Judge, read_bounds
 from .card import LAWS
@@ -40,9 +41,8 @@ _SWAY, _RANGE = (0.7, 2.0), (0.3, 10.0)  # of a law's sway, from judgement to ju
 _INSIDE = 0.9  # of a bound on wrong spikes: a figure that leaves the sway as it is
 _EASY = 0.1  # part of the weight of the largest errors in the first half
 _SCORE = 16  # power of the mean of the figures over their bounds that networks are compared by
-_FACTORS = (0.01, 0.1, 1.0, 10.0, 100.0)
 _KEEP_MATRIX, _KEEP_SLOPE = 0.7, 0.5
-_DAMPING = 1e-2  # lambda at the first step
+_DAMPING, _LIMITS = 1e-2, (1e-8, 1e3)  # lambda at the first step, and what it stays within
 _JUDGED_BY = 1000  # added to the seed of the sequences that decide
 
 
@@ -145,17 +145,10 @@ class _Descent:
         self.slope.lerp_(slope, 1 if first else 1 - _KEEP_SLOPE)
         drawn = aim.draw(2 * self.batch)
         now = aim(self.theta, drawn, hard)
-        diagonal = torch.diag(self.matrix.diagonal().clamp_min(1e-12 * self.matrix.diagonal().max()))
-        trials = {}
-        for damping in (self.damping * factor for factor in _FACTORS):
-            candidate = self.theta - torch.linalg.solve(self.matrix + damping * diagonal, self.slope)
-            trials[aim(candidate, drawn, hard)] = candidate, damping
-        lowest = min(value for value in (*trials, math.inf) if value == value)
-        if lowest < now:
-            self.theta, self.damping = trials[lowest]
-        else:
-            self.damping *= 10
-        self.damping = min(max(self.damping, 1e-8), 1e3)
+        error = functools.partial(aim, drawn=drawn, hard=hard)
+        self.theta, self.damping = marquardt.step(
+            self.theta, self.matrix, self.slope, self.damping, _LIMITS, now, error
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ returned.
 from __future__ import annotations
 
 import argparse
-import math
+import functools
 import shlex
 import sys
 import time
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ..errors import UserError, door
 from ..network import ReducedSDN
+from . import marquardt
 from .windows import WindowNet
 
 Data = tuple[Tensor, Tensor]  # current and mem, both (N, L)
@@ -37,8 +38,8 @@ Progress = Callable[[int, float], None]  # step, held-out error
 
 _BLOCK = 8192  # windows whose Jacobian is held at once: 10 MB
 _HELD_OUT, _CHECK_EVERY = 200_000, 10
-# Judging is 30 times as cheap as the curvature, so it may use more windows, and several lambdas.
-_JUDGE, _FACTORS = 2, (0.01, 0.1, 1.0, 10.0, 100.0)
+_JUDGE = 2  # times the windows: judging is 30 times as cheap as the curvature
+_DAMPING = (1e-9, 1e2)  # limits of lambda
 # Share of the past in the running means of J'WJ and J'Wr.
 _KEEP_MATRIX, _KEEP_SLOPE = 0.9, 0.8
 
@@ -58,8 +59,7 @@ def _draw(data: Sequence[Data], window: int, n: int, generator: torch.Generator)
 
 
 def _error(net: WindowNet, theta: Tensor, x: Tensor, t: Tensor, target: Tensor, smoothing: float) -> float:
-    blocks = zip(x.split(_BLOCK), t.split(_BLOCK), strict=True)
-    residual = torch.cat([net(theta, *block) for block in blocks]) - target
+    residual = net.in_blocks(theta, x, t, _BLOCK) - target
     return (torch.hypot(residual, torch.tensor(smoothing, dtype=residual.dtype)) - smoothing).mean().item()
 
 
@@ -72,9 +72,7 @@ def _curvature(
         mem, jacobian = net.jacobian(theta, *block)
         residual = mem - aim
         weight = (residual.square() + smoothing**2).rsqrt()
-        slope.addmv_(jacobian.T, weight * residual)
-        jacobian *= weight.sqrt()[:, None]
-        matrix.addmm_(jacobian.T, jacobian)
+        marquardt.add(matrix, slope, jacobian, weight.sqrt(), weight * residual)
     return matrix, slope
 
 
@@ -125,21 +123,12 @@ def refine(
         now_matrix, now_slope = _curvature(net, theta, *_draw(data, net.window, batch, generator), smoothing)
         matrix.lerp_(now_matrix, (1 - _KEEP_MATRIX) / (1 - _KEEP_MATRIX**step))
         slope.lerp_(now_slope, (1 - _KEEP_SLOPE) / (1 - _KEEP_SLOPE**step))
-        judge = _draw(data, net.window, _JUDGE * batch, generator)
-        now = _error(net, theta, *judge, smoothing)
+        x, t, target = _draw(data, net.window, _JUDGE * batch, generator)
+        now = _error(net, theta, x, t, target, smoothing)
         if now != now:
             raise UserError("the error became NaN: the data or the start holds NaN; make the data again")
-        diagonal = torch.diag(matrix.diagonal().clamp_min(1e-12 * matrix.diagonal().max()))
-        trials = {}
-        for trial in (damping * factor for factor in _FACTORS):
-            candidate = theta - torch.linalg.solve(matrix + trial * diagonal, slope)
-            trials[_error(net, candidate, *judge, smoothing)] = candidate, trial
-        lowest = min(error for error in (*trials, math.inf) if error == error)
-        if lowest < now:
-            theta, damping = trials[lowest]
-        else:
-            damping *= 10
-        damping = min(max(damping, 1e-9), 1e2)
+        error_of = functools.partial(_error, net, x=x, t=t, target=target, smoothing=smoothing)
+        theta, damping = marquardt.step(theta, matrix, slope, damping, _DAMPING, now, error_of)
         if step % _CHECK_EVERY == 0 or step == steps:
             error = held_out(theta)
             if error < least:

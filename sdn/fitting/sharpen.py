@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..network import ReducedSDN
-from .construct import construct
+from .construct import construct, constructible
 from .metrics import evaluate
 from .refine import Data, refine
 
@@ -26,8 +26,7 @@ Progress = Callable[[str, int, float], None]  # start, step, held-out error
 
 def count_starts(reduced: ReducedSDN) -> int:
     """How many networks :func:`sharpen` refines: the fitted one, and others where one of its size can be written."""
-    d, k, layers = reduced.sizes
-    return 1 + len(CONSTRUCTED) * ((layers == 1 and d >= 3) or (layers == 2 and d >= 5 and k >= 3))
+    return 1 + len(CONSTRUCTED) * constructible(*reduced.sizes)
 
 
 class _StoppedError(Exception):

@@ -30,7 +30,7 @@ class WindowNet:
     def __init__(self, sdn: ReducedSDN) -> None:
         self.n_layers, self.window = sdn.n_layers, sdn.receptive_field
         self.shapes = {name: value.shape for name, value in sdn.named_buffers()}
-        self.theta = torch.cat([value.double().flatten() for value in sdn.buffers()])
+        self.theta = sdn.flat().double()
 
     def unpack(self, theta: Tensor) -> dict[str, Tensor]:
         """The tensors of a :class:`ReducedSDN` by name."""
@@ -60,6 +60,10 @@ class WindowNet:
         """mem ``(n,)``."""
         w = self.unpack(theta)
         return torch.addmv(w["out_bias"], self._layers(w, x, t)[-1].h[:, -1], w["out_weight"])
+
+    def in_blocks(self, theta: Tensor, x: Tensor, t: Tensor, size: int) -> Tensor:
+        """The same, ``size`` windows at a time."""
+        return torch.cat([self(theta, *block) for block in zip(x.split(size), t.split(size), strict=True)])
 
     def jacobian(self, theta: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """``(mem (n,), dmem/dtheta (n, P))``, columns in the order of the buffers."""
