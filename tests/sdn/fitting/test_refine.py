@@ -5,7 +5,7 @@ import torch
 
 from sdn.errors import UserError
 from sdn.fitting import metrics
-from sdn.fitting.construct import construct
+from sdn.fitting.construct import construct, constructible
 from sdn.fitting.laws import make_law
 from sdn.fitting.reduce import reduce
 from sdn.fitting.refine import _draw, main, refine
@@ -85,8 +85,15 @@ def test_two_constructed_layers_are_exact_from_the_first_step():
     [((2, 8, 1), "at least 3 channels"), ((4, 8, 2), "at least 5"), ((6, 2, 2), "window"), ((8, 8, 3), "3 layers")],
 )
 def test_constructions_there_are_not(sizes, message):
+    assert not constructible(*sizes)
     with pytest.raises(UserError, match=message):
         construct(0.2, *sizes[:2], n_layers=sizes[2])
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (8, 8, 1), (5, 3, 2)])
+def test_constructions_there_are(sizes):
+    assert constructible(*sizes)
+    assert construct(0.2, *sizes[:2], n_layers=sizes[2]).sizes == sizes
 
 
 def test_two_layers_are_refined_too():
